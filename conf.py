@@ -1,0 +1,46 @@
+"""Settings of the site. `make html` builds it; what runs and renders recipes is in recipe_runner/."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # Finds recipe_runner when Sphinx is started by hand.
+
+project = "torch.compile, executed"
+author = "The contributors"
+copyright = "2026, the contributors"
+extensions = ["recipe_runner.gallery", "sphinx_gallery.gen_gallery", "sphinx_copybutton"]
+exclude_patterns = ["*_source/GALLERY_HEADER.rst", "**/README.rst"]
+suppress_warnings = ["config.cache"]
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["intermediate_source", "recipes_source"],
+    "gallery_dirs": ["intermediate", "recipes"],
+    "within_subsection_order": "recipe_runner.gallery.ByOrder",
+    "filename_pattern": r"\.py$",
+    # The runner executes recipes in kernels of their own: nothing to scrape, reset or inspect in Sphinx's process.
+    "image_scrapers": (),
+    "reset_modules": (),
+    "inspect_global_variables": False,
+    "remove_config_comments": True,
+    "min_reported_time": 0,
+    "thumbnail_size": (640, 448),
+    "backreferences_dir": "backreferences",
+    "doc_module": ("torch",),
+    "show_signature": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["recipes.css"]
+html_context = {"default_mode": "auto"}
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_persistent": ["search-button"],
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_prev_next": True,
+}
+copybutton_exclude = ".linenos, .gp, .go"

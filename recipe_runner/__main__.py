@@ -1,0 +1,103 @@
+"""The command line: ``python -m recipe_runner build | run | replay | status | why``. The Makefile calls it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from recipe_runner.machine import this_machine
+from recipe_runner.recipe import RecipeError, load_all
+from recipe_runner.record import Runs, code_hash
+
+
+def status(root: Path) -> int:
+    """Print a table: recipe × machine, the state of its run, its age and its seconds."""
+    from tabulate import tabulate
+
+    from recipe_runner.build import versions_for
+
+    recipes, errors = load_all(root)
+    runs = Runs(root / "_build" / "runs")
+    here = this_machine()
+    rows = []
+    for machine in sorted({here.name, *runs.machines()}):
+        for recipe in recipes:
+            try:
+                record = runs.load(machine, recipe.name, failed=True) or runs.load(machine, recipe.name)
+                if record is None:
+                    state = "not run"
+                elif record.run.status != "passed":
+                    state = record.run.status
+                elif machine == here.name:
+                    changed = runs.why_run(recipe, here, versions_for(recipe))
+                    state = f"stale ({len(changed)} changed)" if changed else "current"
+                else:
+                    state = "current code" if record.code_hash == code_hash(recipe.blocks) else "older code"
+            except RecipeError as error:
+                record, state = None, error.cause
+            age = str(datetime.now(UTC) - datetime.fromisoformat(record.run.started)).partition(".")[0] if record else ""
+            rows.append([recipe.name, machine, state, age, f"{record.run.seconds:.1f}" if record else ""])
+    rows += [[Path(path).stem, "", f"cannot run: {error.cause}", "", ""] for path, error in errors.items()]
+    print(tabulate(rows, headers=["recipe", "machine", "state", "age", "seconds"], disable_numparse=True))
+    return 0
+
+
+def why(root: Path, name: str) -> int:
+    """Print which parts of a recipe's key changed since its kept run, old and new value."""
+    from recipe_runner.build import select, versions_for
+
+    recipes, errors = load_all(root)
+    chosen = select(recipes, errors, name)
+    for error in errors.values() if not chosen else []:
+        if Path(error.file).stem == Path(name).stem:
+            raise error
+    for recipe in chosen:
+        reasons = Runs(root / "_build" / "runs").why_run(recipe, this_machine(), versions_for(recipe))
+        print(f"{recipe.path}: " + ("the kept run is current" if not reasons else "must run, because"))
+        for reason in reasons:
+            print(f"  {reason}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run one command. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recipe_runner", description="Runs recipes, keeps their runs, builds the site.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, text in (("build", "run what is stale, then build the site"), ("run", "run what is stale")):
+        sub = commands.add_parser(command, help=text)
+        sub.add_argument("--only", metavar="NAME", help="only this recipe")
+        sub.add_argument("--rerun", action="store_true", help="also what is current")
+        sub.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit instead of each recipe's own")
+    commands.add_parser("replay", help="build the site from results/, run nothing").add_argument("--machine")
+    commands.add_parser("status", help="the state of every run")
+    commands.add_parser("why", help="why a recipe would run").add_argument("recipe")
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="the project's folder (default: this one)")
+    options = parser.parse_args(arguments)
+
+    from recipe_runner import build
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # End as cleanly as with Ctrl-C.
+    try:
+        if options.command == "status":
+            return status(options.root)
+        if options.command == "why":
+            return why(options.root, options.recipe)
+        if options.command == "replay":
+            return build.replay(options.root, options.machine)
+        if options.timeout is not None and options.timeout <= 0:
+            raise RecipeError(f"TIMEOUT={options.timeout:g}", "not a time limit", "Give seconds above 0")
+        chosen = build.Options(options.only, options.rerun, options.timeout)
+        return (build.build if options.command == "build" else build.run_only)(options.root, chosen)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished runs are kept, the next build goes on from there", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

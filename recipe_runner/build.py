@@ -1,0 +1,188 @@
+"""Brings the runs up to date, then builds the site from them."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe_runner import preflight
+from recipe_runner.machine import this_machine
+from recipe_runner.progress import Progress
+from recipe_runner.recipe import Recipe, RecipeError, load_all
+from recipe_runner.record import Record, Runs, key_of
+from recipe_runner.run import PASSED, installed_versions, run
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may change."""
+
+    only: str | None = None
+    rerun: bool = False
+    time_limit_s: float | None = None
+
+
+def select(recipes: Sequence[Recipe], errors: dict[str, RecipeError], only: str | None) -> list[Recipe]:
+    """The recipes that ``ONLY=`` names, or all.
+
+    Raises
+    ------
+    RecipeError
+        If it names none.
+    """
+    if only is None:
+        return list(recipes)
+    wanted = Path(only).stem
+    names = sorted([recipe.name for recipe in recipes] + [Path(path).stem for path in errors])
+    if wanted not in names:
+        raise RecipeError(f"ONLY={only}", "no recipe has this name", f"Recipes: {', '.join(names)}")
+    return [recipe for recipe in recipes if recipe.name == wanted]
+
+
+def versions_for(recipe: Recipe) -> dict[str, str]:
+    """Installed versions of what a recipe declares.
+
+    Raises
+    ------
+    RecipeError
+        If a package is missing, or has a version that the recipe does not accept.
+    """
+    try:
+        versions = installed_versions([requirement.name for requirement in recipe.front_matter.dependencies])
+    except importlib.metadata.PackageNotFoundError as error:
+        remedy = "Add it to requirements.in, then run: make lock html"
+        raise RecipeError(recipe.path, f"package '{error.name}' is not installed", remedy) from None
+    accepted = {requirement.name: requirement.specifier for requirement in recipe.front_matter.dependencies}
+    accepted["python"] = recipe.front_matter.requires_python
+    for package, specifier in accepted.items():
+        if not specifier.contains(versions[package], prereleases=True):
+            cause = f"needs {package} {specifier}, {versions[package]} is installed"
+            raise RecipeError(recipe.path, cause, "Install that version, or change the front matter")
+    return versions
+
+
+def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict[str, RecipeError]:
+    """Run those of `recipes` whose kept run is stale. Returns what went wrong, by path."""
+    problems: dict[str, RecipeError] = {}
+    machine = this_machine()
+    due: list[tuple[Recipe, dict[str, str], float | None]] = []
+    for recipe in recipes:
+        try:
+            versions = versions_for(recipe)
+            if options.rerun or runs.why_run(recipe, machine, versions):
+                last = None if options.rerun else runs.load(machine.name, recipe.name)
+                due.append((recipe, versions, last.run.seconds if last else None))
+        except RecipeError as problem:
+            problems[recipe.path] = problem
+    if due and preflight.main(["compiler"]) != 0:
+        why = RecipeError("recipes", "cannot run without what is named above", "Install it, then run make again")
+        return problems | {recipe.path: why for recipe, _, _ in due}
+    progress = Progress(len(due))
+    for recipe, versions, last_s in due:
+        with progress.recipe(recipe.name, last_s):
+            done = run(
+                recipe.blocks,
+                name=recipe.name,
+                packages=[requirement.name for requirement in recipe.front_matter.dependencies],
+                time_limit_s=options.time_limit_s or recipe.front_matter.time_limit_s,
+                data=recipe.data_files,
+                on_block=progress.block,
+            )
+            runs.save(Record(done, recipe.path, key_of(recipe, machine, versions)))
+        progress.done(done.status, done.seconds)
+        if done.status != PASSED:
+            remedy = "Raise its time_limit_s, or make it faster" if done.status == "timed out" else "Its page shows the output so far"
+            problems[recipe.path] = RecipeError(recipe.path, done.reason, remedy)
+    return problems
+
+
+def build_site(root: Path, runs: Runs, machine: str, errors: dict[str, RecipeError]) -> bool:
+    """Render the site into ``_build/html``; returns whether Sphinx had nothing to complain about."""
+    from sphinx.cmd.build import build_main
+
+    from recipe_runner.stage import stage
+
+    source, html = root / "_build" / "source", root / "_build" / "html"
+    stage(root, source, html, errors)
+    settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={machine}"]
+    arguments = ["-b", "html", "-q", "-W", "--keep-going", "-c", str(root), "-d", str(root / "_build" / "doctrees"), *settings]
+    return build_main([*arguments, str(source), str(html)]) == 0
+
+
+def unreadable_runs(recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
+    """Kept runs that no page can show because their file is damaged, by the recipe's path."""
+    problems = {}
+    for recipe in recipes:
+        try:
+            runs.shown(recipe, machine)
+        except RecipeError as problem:
+            problems[recipe.path] = problem
+    return problems
+
+
+def build(root: Path, options: Options) -> int:
+    """``make html``: run what is stale, build all pages, then name what went wrong. Returns the exit status."""
+    recipes, errors = load_all(root)
+    chosen = select(recipes, errors, options.only)
+    runs = Runs(root / "_build" / "runs")
+    with alone(root / "_build"):
+        problems = update_runs(chosen, runs, options)
+        problems |= unreadable_runs([recipe for recipe in recipes if recipe.path not in problems], runs, this_machine().name)
+        clean = build_site(root, runs, this_machine().name, errors)
+    return report(errors | problems, clean)
+
+
+def run_only(root: Path, options: Options) -> int:
+    """``python -m recipe_runner run``: as `build`, without the site: for a machine that only measures."""
+    recipes, errors = load_all(root)
+    chosen = select(recipes, errors, options.only)
+    with alone(root / "_build"):
+        problems = update_runs(chosen, Runs(root / "_build" / "runs"), options)
+    return report(errors | problems)
+
+
+def replay(root: Path, machine: str | None) -> int:
+    """``make replay``: build all pages from ``results/``, run nothing. Returns the exit status."""
+    recipes, errors = load_all(root)
+    runs = Runs(root / "results")
+    machines = runs.machines()
+    if machine is None and len(machines) != 1:
+        known = ", ".join(machines) or "none"
+        raise RecipeError("results", f"holds the runs of {len(machines)} machines", f"Choose one with MACHINE=: {known}")
+    machine = machine or machines[0]
+    with alone(root / "_build"):
+        problems = unreadable_runs(recipes, runs, machine)
+        clean = build_site(root, runs, machine, errors)
+    return report(errors | problems, clean)
+
+
+def report(problems: dict[str, RecipeError], clean: bool = True) -> int:
+    """Print one line a problem, last of all, so that none scrolls away. Returns the exit status."""
+    for problem in sorted({str(problem) for problem in problems.values()}):
+        print(f"error: {problem}", file=sys.stderr)
+    if problems or not clean:
+        return 1
+    return 0
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold this clone for one build: recipes time things, and two builds would write the same files.
+
+    Raises
+    ------
+    RecipeError
+        If another build holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecipeError(folder.name, "another build is running in this clone", "Wait for its end") from None
+        yield

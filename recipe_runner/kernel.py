@@ -1,0 +1,288 @@
+"""Drives one Jupyter kernel through a list of code blocks, in a clean room, and ends everything it started.
+
+nbclient executes; this module adds the clean room, one time limit for all blocks, the cap on output, and the end of
+every process. It knows nothing of recipes: `run.py` makes a value of what comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import v4
+
+from recipe_runner import processes
+from recipe_runner.scrub import scrubber
+
+Status = Literal["passed", "failed", "timed out", "died"]
+
+#: A run's text and pictures together. A page above 150 KiB is too long to read; this is far above, and far below harm.
+OUTPUT_CAP_BYTES = 4 * 1024**2
+#: How long processes that a recipe started may take to end on their own once the kernel has ended.
+GRACE_S = 5
+
+#: A user's settings for these would change what a recipe prints.
+_DROPPED_ENVIRONMENT = re.compile(
+    r"(TORCH|PYTORCH|TRITON|INDUCTOR|IPYTHON|IPYKERNEL|JUPYTER|JPY|MPL|PYTEST|MAKE|MFLAGS)"
+    r"|(PYTHON(WARNINGS|STARTUP|INSPECT)|MACHINE|DEVICE)$"
+)
+_FACTS = "application/vnd.recipe-facts+json"
+
+
+@dataclass
+class Execution:
+    """What came of executing blocks in a kernel.
+
+    Attributes
+    ----------
+    outputs : list of list of dict
+        For each block its outputs, in nbformat's form, scrubbed; empty for blocks that did not run.
+    status, reason : str
+        How it ended; one line why, if not ``passed``.
+    seconds : float
+        From the start of the first block to the end of the last.
+    host_peak_bytes : int
+        Peak resident memory of the kernel and its descendants.
+    facts : dict
+        What `in_kernel.py` collected after the last block; empty if it did not come so far.
+    """
+
+    outputs: list[list[dict[str, Any]]] = field(default_factory=list)
+    status: Status = "passed"
+    reason: str = ""
+    seconds: float = 0.0
+    host_peak_bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def execute(
+    blocks: Sequence[str],
+    *,
+    name: str,
+    time_limit_s: float,
+    data: dict[str, Path],
+    on_block: Callable[[int, int], None],
+) -> Execution:
+    """Execute `blocks` in a fresh kernel; see `recipe_runner.run.run` for the parameters. Never raises for what they do."""
+    room = Path(tempfile.mkdtemp(prefix="recipe-"))
+    # Unix sockets have paths of at most 107 bytes, and a user's TMPDIR may be long.
+    if len(str(room)) > 70:
+        room.rmdir()
+        room = Path(tempfile.mkdtemp(prefix="recipe-", dir="/tmp"))
+    try:
+        work = room / "work"
+        work.mkdir()
+        for target, source in data.items():
+            (work / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, work / target)
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(block) for block in blocks])
+        session = _Session(notebook, room, name, time_limit_s, on_block)
+        asyncio.run(session.run())
+        execution = session.execution
+        scrub = scrubber({work: ".", room: tempfile.gettempdir()})
+        execution.outputs = [[_scrubbed(output, scrub) for output in cell.outputs] for cell in notebook.cells]
+        execution.reason = scrub(execution.reason)
+        return execution
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+class _Session:
+    """One kernel's life."""
+
+    def __init__(self, notebook: Any, room: Path, name: str, time_limit_s: float, on_block: Callable[[int, int], None]):
+        self.notebook, self.room, self.name, self.time_limit_s, self.on_block = notebook, room, name, time_limit_s, on_block
+        self.id = uuid.uuid4().hex
+        self.execution = Execution()
+        self.block_number = 0
+        self.deadline = math.inf
+
+    def end(self, status: Status, reason: str) -> None:
+        self.execution.status, self.execution.reason = status, reason
+
+    async def run(self) -> None:
+        """Start a kernel, run the blocks in it, collect the facts; end everything whatever happens."""
+        manager = AsyncKernelManager(
+            transport="ipc", connection_file=str(self.room / "kernel.json"), kernel_spec_manager=_ThisPython()
+        )
+        client = _Client(self.notebook, km=manager, timeout_func=self.remaining_s, startup_timeout=120)
+        client.log = logging.getLogger(f"{__name__}.nbclient")
+        client.log.disabled = True  # What went wrong is in the Execution.
+        log = self.room / "kernel.log"
+        kernel_pid: int | None = None
+        try:
+            with log.open("wb") as log_file:
+                await client.async_start_new_kernel(
+                    env=self.environment(), cwd=str(self.room / "work"), stdout=log_file, stderr=log_file
+                )
+            kernel_pid = manager.provisioner.process.pid
+            await client.async_start_new_kernel_client()
+            with processes.PeakMemory.of(kernel_pid) as peak:
+                await self.blocks(client)
+                self.execution.facts = await _collect(client)
+            await _leave(client, manager)
+            self.refuse_left_processes(kernel_pid)
+        except CellTimeoutError:
+            self.end("timed out", f"block {self.block_number} was running at the limit of {self.time_limit_s:g} s")
+        except CellExecutionError as error:
+            line = str(error.evalue).strip().partition("\n")[0][:200]
+            what = f"called sys.exit({line})" if error.ename == "SystemExit" else f"raised {error.ename}: {line}"
+            self.end("failed", f"block {self.block_number} {what}")
+        except DeadKernelError:
+            self.end("died", f"its process ended in block {self.block_number} {await _how_it_ended(manager)}")
+        except RuntimeError as error:  # nbclient's word for a kernel that does not come up.
+            last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            self.end("died", f"the kernel did not start ({error}) {last_words}".strip())
+        finally:
+            if self.block_number:
+                self.execution.host_peak_bytes = peak.bytes
+            if client.kc is not None:
+                client.kc.stop_channels()
+            processes.end_all(self.id, kernel_pid)
+            if manager.has_kernel:
+                await manager.shutdown_kernel(now=True)
+            manager.cleanup_connection_file()
+
+    async def blocks(self, client: NotebookClient) -> None:
+        """Run the blocks in order; the first that fails ends it."""
+        start = time.monotonic()
+        self.deadline = start + self.time_limit_s
+        try:
+            for number, cell in enumerate(self.notebook.cells, start=1):
+                self.block_number = number
+                self.on_block(number, len(self.notebook.cells))
+                await client.async_execute_cell(cell, number - 1)
+        finally:
+            self.execution.seconds = time.monotonic() - start
+
+    def remaining_s(self, cell: Any) -> float:
+        """What is left of the time limit; nbclient takes zero for "no limit"."""
+        return max(0.1, self.deadline - time.monotonic())
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the kernel, with configuration and compile caches of its own."""
+        room = self.room
+        profile = room / "ipython" / "profile_default"
+        (profile / "startup").mkdir(parents=True)
+        shutil.copyfile(Path(__file__).with_name("in_kernel.py"), profile / "startup" / "00-recipe.py")
+        (profile / "ipython_kernel_config.py").write_text(
+            "c = get_config()\n"
+            "c.HistoryManager.enabled = False\n"
+            "c.InteractiveShell.colors = 'nocolor'\n"
+            "c.InlineBackend.figure_formats = {'retina'}\n"
+        )
+        kept = {key: value for key, value in os.environ.items() if not _DROPPED_ENVIRONMENT.match(key)}
+        return kept | {
+            processes.MARKER: self.id,
+            "RECIPE_RUNNER_NAME": self.name,
+            "IPYTHONDIR": str(room / "ipython"),
+            "JUPYTER_CONFIG_DIR": str(room / "jupyter"),
+            "JUPYTER_DATA_DIR": str(room / "jupyter"),
+            "JUPYTER_RUNTIME_DIR": str(room / "jupyter"),
+            # Cold on purpose: a recipe that times a first call must not find an earlier run's compiled code.
+            "TORCHINDUCTOR_CACHE_DIR": str(room / "inductor"),
+            "TRITON_CACHE_DIR": str(room / "triton"),
+            # Output of a child that is a Python program arrives in order.
+            "PYTHONUNBUFFERED": "1",
+            "NO_COLOR": "1",
+        }
+
+    def refuse_left_processes(self, kernel_pid: int) -> None:
+        """Fail the run if it left processes behind; compile workers get a moment to follow their kernel."""
+        deadline = time.monotonic() + GRACE_S
+        while processes.of_run(self.id, kernel_pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if left := processes.end_all(self.id, kernel_pid):
+            self.end("failed", f"left {len(left)} child process(es) running: {', '.join(left)}")
+
+
+class _ThisPython(KernelSpecManager):
+    """Offers one kernel, this very Python: the user's installed kernels must not change a run."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, language="python", display_name="Python 3")
+
+
+class _Client(NotebookClient):
+    """Joins stream outputs as they arrive, and drops what exceeds the cap, so that neither memory nor page overflows."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bytes = 0
+        self._capped = False
+
+    def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
+        content = msg["content"]
+        size = len(content["text"]) if msg["msg_type"] == "stream" else sum(len(str(v)) for v in content.get("data", {}).values())
+        if self._bytes + size > OUTPUT_CAP_BYTES and msg["msg_type"] != "error":
+            if not self._capped:
+                self._capped = True
+                notice = f"\n[Output capped at {OUTPUT_CAP_BYTES // 1024**2} MiB: the rest was dropped.]\n"
+                outs.append(v4.new_output("stream", name="stderr", text=notice))
+            return None
+        self._bytes += size
+        if msg["msg_type"] == "stream" and outs and outs[-1].get("name") == content["name"]:
+            outs[-1]["text"] += content["text"]
+            return outs[-1]
+        return super().output(outs, msg, display_id, cell_index)
+
+
+async def _collect(client: NotebookClient) -> dict[str, Any]:
+    """Ask the kernel what the recipe left: metrics, claims, device and its memory."""
+    cell = v4.new_code_cell("get_ipython().publish_recipe_facts()")
+    client.nb.cells.append(cell)
+    try:
+        await client.async_execute_cell(cell, len(client.nb.cells) - 1, store_history=False)
+    finally:
+        client.nb.cells.pop()
+    return next(output["data"][_FACTS] for output in cell.outputs if _FACTS in output.get("data", {}))
+
+
+async def _leave(client: NotebookClient, manager: AsyncKernelManager) -> None:
+    """Let the kernel end by itself, so that what the recipe registered with `atexit` runs."""
+    client.kc.session.send(client.kc.control_channel.socket, client.kc.session.msg("shutdown_request", {"restart": False}))
+    await manager.finish_shutdown(waittime=6)
+    await manager.cleanup_resources()
+
+
+async def _how_it_ended(manager: AsyncKernelManager) -> str:
+    """The exit code or signal of a dead kernel, in words."""
+    code = await manager.provisioner.poll()
+    if code is not None and code < 0:
+        return f"by {signal.Signals(-code).name}"
+    return f"with exit code {code}"
+
+
+def _scrubbed(output: dict[str, Any], scrub: Callable[[str], str]) -> dict[str, Any]:
+    """A copy of an output whose texts are scrubbed; pictures stay as they are."""
+    output = dict(output)
+    if output["output_type"] == "stream":
+        output["text"] = scrub(output["text"])
+    elif output["output_type"] == "error":
+        output |= {"evalue": scrub(output["evalue"]), "traceback": [scrub(line) for line in output["traceback"]]}
+    else:
+        data = {kind: scrub(v) if kind.startswith("text/") else v for kind, v in output["data"].items()}
+        output |= {"data": data}
+    # The number of the block is its place; the kernel's own counter is not the recipe's matter.
+    output.pop("execution_count", None)
+    if output["output_type"] == "execute_result":
+        output["execution_count"] = None
+    return output

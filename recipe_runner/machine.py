@@ -1,0 +1,134 @@
+"""What this machine is: its processor or accelerator, cores and memory. Imports neither torch nor Sphinx."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine that runs recipes.
+
+    Attributes
+    ----------
+    name : str
+        A slug that names it in folders and tables: ``MACHINE`` from the environment, or made from its parts.
+    cpu : str
+        The processor's model, as the system gives it.
+    cores : int
+        Cores that this process may use: the smaller of its affinity and its control group's quota.
+    memory_gib : int
+        Memory that this process may use, in GiB.
+    accelerator : str or None
+        The model of the first visible GPU; None where there is none, or it is hidden.
+    system : str
+        Operating system and architecture.
+    """
+
+    name: str
+    cpu: str
+    cores: int
+    memory_gib: int
+    accelerator: str | None
+    system: str
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @property
+    def label(self) -> str:
+        """One readable line, such as ``NVIDIA H200`` or ``AMD EPYC, 2 cores``."""
+        return self.accelerator or f"{self.cpu}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
+
+@functools.cache
+def this_machine() -> Machine:
+    """Look at this machine, once a process."""
+    cpu, cores, accelerator = _cpu_model(), _cores(), _accelerator()
+    slug = slugify(os.environ.get("MACHINE") or accelerator or f"{cpu} {cores} cores")
+    return Machine(slug, cpu, cores, round(_memory_bytes() / _GIB), accelerator, f"{platform.system()} {platform.machine()}")
+
+
+def slugify(text: str) -> str:
+    """Lower-case letters, digits and single hyphens only: safe in a file name and an address.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left.
+    """
+    text = re.sub(r"\((?:r|tm|c)\)|\b(?:cpu|processor)\b|@.*", " ", text, flags=re.IGNORECASE)
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not slug:
+        raise ValueError(f"no letter or digit in the machine name {text!r}")
+    return slug
+
+
+def _cpu_model() -> str:
+    """The processor's model name, without trade marks and clock."""
+    name = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+        name = found.group(1) if found else ""
+    elif platform.system() == "Darwin":
+        name = _output_of(["sysctl", "-n", "machdep.cpu.brand_string"])
+    name = re.sub(r"\((?:R|TM|C)\)|\b(?:CPU|Processor)\b|@.*", " ", name or platform.processor() or platform.machine())
+    return " ".join(name.split())
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = (_cgroup("cpu.max") or "max").partition(" ")
+    if quota != "max":
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def _memory_bytes() -> int:
+    """Bytes of memory this process may use."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup("memory.max") or "max"
+    return total if limit == "max" else min(total, int(limit))
+
+
+def _cgroup(file: str) -> str | None:
+    """A limit of this process's control group (version 2), or None."""
+    try:
+        group = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip().lstrip("/")
+        for folder in (Path("/sys/fs/cgroup") / group, Path("/sys/fs/cgroup")):
+            if (folder / file).exists():
+                return (folder / file).read_text().strip()
+    except OSError:
+        pass  # No control groups here: no limit.
+    return None
+
+
+def _accelerator() -> str | None:
+    """The first GPU that CUDA programs started from here may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return None
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    if visible:
+        command.append(f"--id={visible.split(',')[0]}")
+    return _output_of(command) or None
+
+
+def _output_of(command: list[str]) -> str:
+    """The first line that a command prints; empty if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip().splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""

@@ -1,0 +1,87 @@
+"""A run's processes: find them all, measure them, end them all."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+
+#: Every process of a run inherits this variable, also one that left the kernel's process group and session.
+MARKER = "RECIPE_RUNNER_RUN"
+
+
+def of_run(run_id: str, kernel_pid: int | None) -> set[psutil.Process]:
+    """All living processes of one run: the kernel, its descendants, and whoever else inherited the marker."""
+    found = set()
+    with contextlib.suppress(psutil.Error):
+        if kernel_pid is not None:
+            kernel = psutil.Process(kernel_pid)
+            found |= {kernel, *kernel.children(recursive=True)}
+    for process in psutil.process_iter():
+        # Other users' processes cannot be read, and are not ours.
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARKER) == run_id:
+                found.add(process)
+    return {p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE}
+
+
+def end_all(run_id: str, kernel_pid: int | None) -> list[str]:
+    """Kill all processes of a run, and those they start meanwhile. Returns the names of those besides the kernel.
+
+    Raises
+    ------
+    RuntimeError
+        If a process survives SIGKILL for 10 seconds.
+    """
+    names: set[tuple[int, str]] = set()
+    deadline = time.monotonic() + 10
+    while living := of_run(run_id, kernel_pid):
+        for process in living:
+            with contextlib.suppress(psutil.Error):
+                if process.pid != kernel_pid:
+                    names.add((process.pid, process.name()))
+                process.kill()
+        psutil.wait_procs(living, timeout=1)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes of the run are still alive: {sorted(p.pid for p in living)}")
+    return sorted(name for _, name in names)
+
+
+class PeakMemory:
+    """The highest memory, in bytes, that a process and its descendants held together, sampled every half second."""
+
+    INTERVAL_S = 0.5
+
+    def __init__(self, pid: int) -> None:
+        self.bytes = 0
+        self._process = psutil.Process(pid)
+        self._over = threading.Event()
+
+    def _sample(self) -> None:
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            for process in [self._process, *self._process.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    total += process.memory_info().rss
+        self.bytes = max(self.bytes, total)
+
+    def _watch(self) -> None:
+        while not self._over.wait(self.INTERVAL_S):
+            self._sample()
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, pid: int) -> Iterator[PeakMemory]:
+        """Watch `pid` for as long as the context lasts."""
+        peak = cls(pid)
+        peak._sample()
+        thread = threading.Thread(target=peak._watch, daemon=True)
+        thread.start()
+        try:
+            yield peak
+        finally:
+            peak._over.set()
+            thread.join()

@@ -1,0 +1,200 @@
+"""A recipe file: its front matter, its title and its code blocks.
+
+The only module that calls Sphinx-Gallery's parser, so that a page, a notebook and a run cut a file at the same places.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+#: Where recipes live, and the folder of the site that each becomes.
+GALLERIES = {"intermediate_source": "intermediate", "recipes_source": "recipes"}
+
+DEFAULT_TIME_LIMIT_S = 600
+
+# The reference expression of PEP 723.
+_SCRIPT_BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_TITLE_RULE = re.compile(r"([=\-~^\"'#*+.:_`])\1{2,}")
+
+
+class RecipeError(Exception):
+    """Something a person must mend: one line that names the file, the cause and the remedy."""
+
+    def __init__(self, file: str | Path, cause: str, remedy: str) -> None:
+        self.file, self.cause, self.remedy = str(file), cause, remedy
+        super().__init__(f"{file}: {cause}. {remedy}")
+
+
+@dataclass(frozen=True)
+class FrontMatter:
+    """What a recipe declares about itself in its PEP 723 block, and nowhere else.
+
+    Attributes
+    ----------
+    dependencies : tuple of Requirement
+        Packages that the recipe imports.
+    requires_python : SpecifierSet
+        Python versions it runs on.
+    time_limit_s : int
+        Seconds after which a run is ended.
+    data : tuple of str
+        Files beside the recipe that it reads; they are copied into its working directory and are part of its key.
+    order : int
+        Position in its gallery, smallest first.
+    expected_warnings : tuple of str
+        Parts of warnings that the recipe shows on purpose.
+    """
+
+    dependencies: tuple[Requirement, ...]
+    requires_python: SpecifierSet
+    time_limit_s: int = DEFAULT_TIME_LIMIT_S
+    data: tuple[str, ...] = ()
+    order: int = 100
+    expected_warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe: ``path`` is relative to ``root``, ``blocks`` are the texts of its code blocks, in order."""
+
+    root: Path
+    path: str
+    title: str
+    front_matter: FrontMatter
+    blocks: tuple[str, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The file's stem: names the recipe on the command line, and its run on disk."""
+        return Path(self.path).stem
+
+    @property
+    def data_files(self) -> dict[str, Path]:
+        """The declared data files: name in the working directory -> file on disk."""
+        return {name: self.root / Path(self.path).parent / name for name in self.front_matter.data}
+
+
+def find(root: Path) -> list[Path]:
+    """All recipe files under `root`, in no order that means anything."""
+    return [file for gallery in GALLERIES for file in sorted((root / gallery).glob("*.py"))]
+
+
+def load(root: Path, file: Path) -> Recipe:
+    """Read and check one recipe.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot become a page: not UTF-8, a syntax error, no docstring, no title, bad front matter, missing
+        data file, no code.
+    """
+    path = file.relative_to(root).as_posix()
+    try:
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except UnicodeDecodeError as error:
+        raise RecipeError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
+    except SyntaxError as error:
+        raise RecipeError(path, f"syntax error in line {error.lineno}: {error.msg}", "Mend that line") from None
+    title = _title(path, ast.get_docstring(tree))
+    front_matter = parse_front_matter(path, text)
+    blocks = split_blocks(file)
+    if not blocks:
+        raise RecipeError(path, "no code block", "Add code below the docstring")
+    recipe = Recipe(root, path, title, front_matter, blocks)
+    for name, data_file in recipe.data_files.items():
+        if not data_file.is_file():
+            raise RecipeError(path, f"data file '{name}' does not exist", "Add it, or take it out of [tool.recipe] data")
+    return recipe
+
+
+def load_all(root: Path) -> tuple[list[Recipe], dict[str, RecipeError]]:
+    """Read every recipe: those that are good, in page order, and the errors of the others by path."""
+    recipes: dict[str, Recipe] = {}
+    errors: dict[str, RecipeError] = {}
+    seen: dict[str, str] = {}
+    for file in find(root):
+        path = file.relative_to(root).as_posix()
+        try:
+            recipes[path] = load(root, file)
+        except RecipeError as error:
+            errors[path] = error
+        if (other := seen.setdefault(file.stem, path)) != path:
+            for this, that in ((path, other), (other, path)):
+                recipes.pop(this, None)
+                errors[this] = RecipeError(this, f"{that} has the same name", "Rename one of the two")
+    ordered = sorted(recipes.values(), key=lambda r: (r.path.split("/")[0], r.front_matter.order, r.name))
+    return ordered, errors
+
+
+def split_blocks(file: Path) -> tuple[str, ...]:
+    """The code blocks of a file, as Sphinx-Gallery cuts them (see `code_blocks`)."""
+    from sphinx_gallery.py_source_parser import split_code_and_text_blocks  # Slow: it imports Sphinx.
+
+    return code_blocks(split_code_and_text_blocks(file)[1])
+
+
+def code_blocks(blocks: list[tuple[str, str, int]]) -> tuple[str, ...]:
+    """Pick the code out of Sphinx-Gallery's blocks, without the blank lines around it, which belong to the prose."""
+    return tuple(content.strip("\n") for kind, content, _ in blocks if kind == "code")
+
+
+def parse_front_matter(path: str, text: str) -> FrontMatter:
+    """Read the PEP 723 block of a recipe's text.
+
+    Raises
+    ------
+    RecipeError
+        If there is none, or a key is missing, unknown or of the wrong type.
+    """
+    remedy = "See 'Front matter' in README.md"
+    found = [match for match in _SCRIPT_BLOCK.finditer(text) if match.group("type") == "script"]
+    if len(found) != 1:
+        raise RecipeError(path, f"{len(found)} '# /// script' blocks, expected one", remedy)
+    lines = found[0].group("content").splitlines()
+    try:
+        document = tomllib.loads("\n".join(line[2:] for line in lines))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(path, f"front matter is not TOML ({error})", remedy) from None
+
+    tool = document.get("tool", {}).get("recipe", {})
+    types = {"time_limit_s": int, "data": list, "order": int, "expected_warnings": list}
+    for key, value in tool.items():
+        if key not in types:
+            raise RecipeError(path, f"unknown key '{key}' in [tool.recipe]", f"Known: {', '.join(types)}")
+        if type(value) is not types[key] or (types[key] is list and not all(isinstance(item, str) for item in value)):
+            wanted = "a list of strings" if types[key] is list else "a whole number"
+            raise RecipeError(path, f"[tool.recipe] {key} must be {wanted}, is {value!r}", remedy)
+    if tool.get("time_limit_s", 1) <= 0:
+        raise RecipeError(path, "[tool.recipe] time_limit_s must be more than 0", remedy)
+    for name in tool.get("data", []):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise RecipeError(path, f"data file '{name}' lies outside the recipe's folder", "Move it beside the recipe")
+    try:
+        dependencies = tuple(Requirement(item) for item in document["dependencies"])
+        requires_python = SpecifierSet(document["requires-python"])
+    except KeyError as error:
+        raise RecipeError(path, f"front matter has no {error}", remedy) from None
+    except (InvalidRequirement, InvalidSpecifier, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(path, f"front matter has a bad dependency or Python version ({reason})", remedy) from None
+    return FrontMatter(dependencies, requires_python, **{k: tuple(v) if types[k] is list else v for k, v in tool.items()})
+
+
+def _title(path: str, docstring: str | None) -> str:
+    """The first line of a docstring, which an underline must follow."""
+    if docstring is None:
+        raise RecipeError(path, "no docstring", "Begin with a docstring: title, underline, one sentence")
+    lines = docstring.strip().splitlines()
+    if len(lines) < 2 or not _TITLE_RULE.fullmatch(lines[1].strip()) or len(lines[1].strip()) < len(lines[0].strip()):
+        raise RecipeError(path, "the docstring does not begin with a title", "Underline its first line with ====")
+    if "`" in lines[0]:
+        raise RecipeError(path, "the title has backticks, which menus show as they are", "Take them out")
+    return lines[0].strip()

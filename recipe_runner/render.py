@@ -1,0 +1,81 @@
+"""A block's outputs as reStructuredText, and the lines at the top of a page that say what ran, where and when."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from textwrap import indent
+from typing import Any
+
+from recipe_runner.record import Record
+from recipe_runner.run import PASSED
+
+#: Stores a PNG and returns the address that an image directive may use.
+SaveFigure = Callable[[bytes], str]
+
+#: All but what a terminal would show: progress bars overwrite their line.
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
+
+
+def block_rst(outputs: Sequence[dict[str, Any]], save_figure: SaveFigure) -> str:
+    """The outputs of one block, in the form and with the classes that Sphinx-Gallery's style sheet knows."""
+    return "\n".join(_output_rst(output, save_figure) for output in outputs)
+
+
+def _output_rst(output: dict[str, Any], save_figure: SaveFigure) -> str:
+    kind = output["output_type"]
+    if kind == "stream":
+        classes = "sphx-glr-script-out" + (" recipe-stderr" if output["name"] == "stderr" else "")
+        return _literal(output["text"], "none", classes)
+    if kind == "error":
+        return _literal("\n".join(output["traceback"]), "pytb", "sphx-glr-script-out")
+    data, plain = output["data"], output["data"].get("text/plain", "")
+    if "image/png" in data:
+        address = save_figure(base64.b64decode(data["image/png"]))
+        width = output["metadata"].get("image/png", {}).get("width")
+        size = f"   :width: {width}px\n" if width else ""
+        return f"\n.. image:: {address}\n   :alt: {plain}\n{size}   :class: sphx-glr-single-img\n\n"
+    if "text/html" in data:
+        body = f'<div class="output_subarea output_html rendered_html output_result">\n{data["text/html"]}\n</div>'
+        return "\n.. raw:: html\n\n" + indent(body, "    ") + "\n\n"
+    return _literal(plain, "none", "sphx-glr-script-out")
+
+
+def _literal(text: str, language: str, classes: str) -> str:
+    text = _OVERWRITTEN.sub("", text).strip("\n")
+    if not text.strip():
+        return ""
+    return f"\n.. rst-class:: {classes}\n\n .. code-block:: {language}\n\n" + indent(text, "    ") + "\n\n"
+
+
+def facts_rst(record: Record) -> str:
+    """One line: the machine, the versions, the day, the time and the memory of the run that a page shows."""
+    run = record.run
+    day = datetime.fromisoformat(run.started).strftime("%d %B %Y").lstrip("0")
+    versions = [f"{package} {run.versions[package]}" for package in ("torch",) if package in run.versions]
+    parts = [f"Ran on **{run.machine.label}**", *versions, f"Python {run.versions['python']}", day, f"{run.seconds:.0f} s"]
+    parts.append(f"{run.host_peak_bytes / 1024**3:.1f} GiB of memory at most")
+    if run.device_peak_bytes is not None:
+        parts.append(f"{run.device_peak_bytes / 1024**3:.1f} GiB of GPU memory at most")
+    return ".. rst-class:: recipe-facts\n\n" + " · ".join(parts) + "\n"
+
+
+def notice_rst(title: str, text: str) -> str:
+    """A box that no reader overlooks: the page is not what it should be, and why."""
+    return f".. admonition:: {title}\n   :class: warning recipe-notice\n\n" + indent(_plain(text), "   ") + "\n"
+
+
+def status_rst(record: Record | None, name: str) -> str:
+    """What stands between a page's first sentence and the rest."""
+    if record is None:
+        return notice_rst("Not run", f"This build has no run of this code on this machine. To run it: make html ONLY={name}")
+    if record.run.status != PASSED:
+        return notice_rst(f"This run {record.run.status}", record.run.reason) + "\n" + facts_rst(record)
+    return facts_rst(record)
+
+
+def _plain(text: str) -> str:
+    """Text with reStructuredText's own characters taken literally."""
+    return re.sub(r"([\\*`_|<>:])", r"\\\1", text)

@@ -1,0 +1,63 @@
+"""Takes the build machine out of a text: paths, user and host names, process ids, colour codes, IPython's own frames.
+
+A page must read the same wherever it was built, and must not give away where that was.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+#: TORCH_LOGS lines begin with level, date, time, process id and file; only level, file and line mean anything to a reader.
+_TORCH_LOG = re.compile(r"^([VDIWEC])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ ", re.MULTILINE)
+_PROCESS_ID = re.compile(r"\b(pid[ =:]*)\d+\b", re.IGNORECASE)
+#: Frames between the kernel's main loop and the recipe's own code, in a traceback or in a Dynamo user stack.
+_KERNEL_FRAME = re.compile(
+    r'^(?P<prefix>.*?)File "(?:[^"]*/(?:IPython|ipykernel|ipykernel_launcher\.py|traitlets|tornado|asyncio|runpy\.py)[^"]*'
+    r'|<frozen runpy>)", line \d+, in .*\n(?:(?P=prefix)  .*\n)?',
+    re.MULTILINE,
+)
+
+
+def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
+    """Make a function that scrubs a text printed by a kernel on this machine.
+
+    `folders_of_run` says what the run's own folders become. Other paths become what a reader has: a package's file starts at the package, a file of the standard library at
+    ``python3.N``, a file of the recipe at its own folder. Text that holds nothing of the machine comes back as it was.
+    """
+    library = sysconfig.get_paths()
+    home = str(Path.home())
+    folders = {str(form): name for folder, name in folders_of_run.items() for form in (folder, folder.resolve())}
+    folders[str(Path.cwd())] = "~"
+    folders |= {library["purelib"]: "site-packages", library["platlib"]: "site-packages", library["stdlib"]: Path(library["stdlib"]).name}
+    folders |= {sys.prefix: "python", sys.base_prefix: "python", tempfile.gettempdir(): "/tmp"}
+    if len(home) > 1:
+        folders[home] = "~"
+    # Longest first: the working directory lies in the temporary folder, site-packages in the standard library's.
+    replacements = sorted(((k, v) for k, v in folders.items() if len(k) > 1), key=lambda item: -len(item[0]))
+    paths = re.compile("|".join(re.escape(folder) + r"(?![\w-])" for folder, _ in replacements))
+    names = dict(replacements)
+    user = getpass.getuser()
+    torch_cache = re.compile(rf"torchinductor_{re.escape(user)}\b")
+    user_folder = re.compile(rf"/(home|Users)/{re.escape(user)}\b")
+    host = socket.gethostname()
+    # A host called "localhost" or "a" gives nothing away, and replacing it would harm the text.
+    host_name = re.compile(rf"\b{re.escape(host)}\b") if len(host) > 3 and host != "localhost" else None
+
+    def scrub(text: str) -> str:
+        text = _ANSI.sub("", text)
+        text = _KERNEL_FRAME.sub("", text)
+        text = _TORCH_LOG.sub(r"\1 ", text)
+        text = paths.sub(lambda match: names[match.group()], text)
+        text = user_folder.sub("~", torch_cache.sub("torchinductor", text))
+        text = _PROCESS_ID.sub(r"\1…", text)
+        return host_name.sub("host", text) if host_name else text
+
+    return scrub
