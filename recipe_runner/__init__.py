@@ -1,1 +1,1 @@
-"""Runs each recipe once, alone, on a named machine, and keeps the run: pages, notebooks and tables are views of runs."""
+"""Runs each recipe once, alone, on a named machine, and keeps the run; pages and notebooks are views of runs."""

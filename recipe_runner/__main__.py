@@ -38,7 +38,9 @@ def status(root: Path) -> int:
                     state = "current code" if record.code_hash == code_hash(recipe.blocks) else "older code"
             except RecipeError as error:
                 record, state = None, error.cause
-            age = str(datetime.now(UTC) - datetime.fromisoformat(record.run.started)).partition(".")[0] if record else ""
+            age = (
+                str(datetime.now(UTC) - datetime.fromisoformat(record.run.started)).partition(".")[0] if record else ""
+            )
             rows.append([recipe.name, machine, state, age, f"{record.run.seconds:.1f}" if record else ""])
     rows += [[Path(path).stem, "", f"cannot run: {error.cause}", "", ""] for path, error in errors.items()]
     print(tabulate(rows, headers=["recipe", "machine", "state", "age", "seconds"], disable_numparse=True))
@@ -64,7 +66,9 @@ def why(root: Path, name: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run one command. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m recipe_runner", description="Runs recipes, keeps their runs, builds the site.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe_runner", description="Runs recipes, keeps their runs, builds the site."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (("build", "run what is stale, then build the site"), ("run", "run what is stale")):
         sub = commands.add_parser(command, help=text)

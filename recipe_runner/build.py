@@ -96,7 +96,11 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
             runs.save(Record(done, recipe.path, key_of(recipe, machine, versions)))
         progress.done(done.status, done.seconds)
         if done.status != PASSED:
-            remedy = "Raise its time_limit_s, or make it faster" if done.status == "timed out" else "Its page shows the output so far"
+            remedy = (
+                "Raise its time_limit_s, or make it faster"
+                if done.status == "timed out"
+                else "Its page shows the output so far"
+            )
             problems[recipe.path] = RecipeError(recipe.path, done.reason, remedy)
     return problems
 
@@ -110,7 +114,18 @@ def build_site(root: Path, runs: Runs, machine: str, errors: dict[str, RecipeErr
     source, html = root / "_build" / "source", root / "_build" / "html"
     stage(root, source, html, errors)
     settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={machine}"]
-    arguments = ["-b", "html", "-q", "-W", "--keep-going", "-c", str(root), "-d", str(root / "_build" / "doctrees"), *settings]
+    arguments = [
+        "-b",
+        "html",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-c",
+        str(root),
+        "-d",
+        str(root / "_build" / "doctrees"),
+        *settings,
+    ]
     return build_main([*arguments, str(source), str(html)]) == 0
 
 
@@ -132,7 +147,9 @@ def build(root: Path, options: Options) -> int:
     runs = Runs(root / "_build" / "runs")
     with alone(root / "_build"):
         problems = update_runs(chosen, runs, options)
-        problems |= unreadable_runs([recipe for recipe in recipes if recipe.path not in problems], runs, this_machine().name)
+        problems |= unreadable_runs(
+            [recipe for recipe in recipes if recipe.path not in problems], runs, this_machine().name
+        )
         clean = build_site(root, runs, this_machine().name, errors)
     return report(errors | problems, clean)
 
@@ -153,7 +170,9 @@ def replay(root: Path, machine: str | None) -> int:
     machines = runs.machines()
     if machine is None and len(machines) != 1:
         known = ", ".join(machines) or "none"
-        raise RecipeError("results", f"holds the runs of {len(machines)} machines", f"Choose one with MACHINE=: {known}")
+        raise RecipeError(
+            "results", f"holds the runs of {len(machines)} machines", f"Choose one with MACHINE=: {known}"
+        )
     machine = machine or machines[0]
     with alone(root / "_build"):
         problems = unreadable_runs(recipes, runs, machine)

@@ -70,7 +70,11 @@ class Pages:
                 target.with_suffix(".py.md5").unlink(missing_ok=True)
 
     def execute_script(
-        self, script_blocks: list[Any], script_vars: dict[str, Any], gallery_conf: dict[str, Any], file_conf: dict[str, Any]
+        self,
+        script_blocks: list[Any],
+        script_vars: dict[str, Any],
+        gallery_conf: dict[str, Any],
+        file_conf: dict[str, Any],
     ) -> tuple[list[str], float]:
         """Return the outputs of the kept run, one text a block, and its seconds; keeps Sphinx-Gallery's own books."""
         target = Path(script_vars["target_file"])
@@ -81,7 +85,9 @@ class Pages:
             script_vars["passing"] = True
             return ["" for _ in script_blocks], 0.0
         if record.run.blocks != code_blocks(script_blocks):
-            raise ExtensionError(f"{page.recipe.path}: Sphinx-Gallery cut other blocks than ran; this is a defect of gallery.py")
+            raise ExtensionError(
+                f"{page.recipe.path}: Sphinx-Gallery cut other blocks than ran; this is a defect of gallery.py"
+            )
         root = Path(gallery_conf["src_dir"])
 
         def save_figure(png: bytes) -> str:
@@ -111,8 +117,10 @@ class Pages:
                 cell |= {"outputs": outputs, "execution_count": number}
         if page is not None:
             packages = " ".join(f'"{requirement}"' for requirement in page.recipe.front_matter.dependencies)
-            note = f"# To install what this notebook needs, remove the # below and run this cell.\n# %pip install {packages}"
-            cells.insert(0, {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": [note]})
+            note = f"# To install what this notebook needs, uncomment the next line.\n# %pip install {packages}"
+            cells.insert(
+                0, {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": [note]}
+            )
         _ORIGINALS["save_notebook"](work_notebook, write_file)
 
     def add_status(self, app: Sphinx, docname: str, content: list[str]) -> None:
@@ -150,7 +158,7 @@ def check_seams() -> None:
 
 
 class ByOrder:
-    """Sphinx-Gallery's sort key for one gallery: the recipe's ``order``, then its name; what cannot be read goes last."""
+    """Sphinx-Gallery's sort key: the recipe's ``order``, then its name; what cannot be read goes last."""
 
     def __init__(self, src_dir: str | Path) -> None:
         self.folder = Path(src_dir)

@@ -64,7 +64,11 @@ def _prepare_kernel():
             # NaN and infinity are not JSON: the runner gets them as text, and refuses them by their type.
             plain = {True: lambda v: v, False: repr}
             return [
-                [str(key), type(v).__name__, plain[type(v) in (int, bool) or (type(v) is float and abs(v) < float("inf"))](v)]
+                [
+                    str(key),
+                    type(v).__name__,
+                    plain[type(v) in (int, bool) or (type(v) is float and abs(v) < float("inf"))](v),
+                ]
                 for key, v in value.items()
             ]
 

@@ -12,8 +12,6 @@ import math
 import os
 import re
 import shutil
-import signal
-import sys
 import tempfile
 import time
 import uuid
@@ -22,19 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import v4
 
 from recipe_runner import processes
+from recipe_runner.jupyter import Client, ThisPython, collect, how_it_ended, leave
 from recipe_runner.scrub import scrubber
 
 Status = Literal["passed", "failed", "timed out", "died"]
 
-#: A run's text and pictures together. A page above 150 KiB is too long to read; this is far above, and far below harm.
-OUTPUT_CAP_BYTES = 4 * 1024**2
 #: How long processes that a recipe started may take to end on their own once the kernel has ended.
 GRACE_S = 5
 
@@ -43,7 +38,6 @@ _DROPPED_ENVIRONMENT = re.compile(
     r"(TORCH|PYTORCH|TRITON|INDUCTOR|IPYTHON|IPYKERNEL|JUPYTER|JPY|MPL|PYTEST|MAKE|MFLAGS)"
     r"|(PYTHON(WARNINGS|STARTUP|INSPECT)|MACHINE|DEVICE)$"
 )
-_FACTS = "application/vnd.recipe-facts+json"
 
 
 @dataclass
@@ -80,7 +74,7 @@ def execute(
     data: dict[str, Path],
     on_block: Callable[[int, int], None],
 ) -> Execution:
-    """Execute `blocks` in a fresh kernel; see `recipe_runner.run.run` for the parameters. Never raises for what they do."""
+    """Execute `blocks` in a fresh kernel; parameters as in `run.run`. Never raises for what the blocks do."""
     room = Path(tempfile.mkdtemp(prefix="recipe-"))
     # Unix sockets have paths of at most 107 bytes, and a user's TMPDIR may be long.
     if len(str(room)) > 70:
@@ -108,7 +102,13 @@ class _Session:
     """One kernel's life."""
 
     def __init__(self, notebook: Any, room: Path, name: str, time_limit_s: float, on_block: Callable[[int, int], None]):
-        self.notebook, self.room, self.name, self.time_limit_s, self.on_block = notebook, room, name, time_limit_s, on_block
+        self.notebook, self.room, self.name, self.time_limit_s, self.on_block = (
+            notebook,
+            room,
+            name,
+            time_limit_s,
+            on_block,
+        )
         self.id = uuid.uuid4().hex
         self.execution = Execution()
         self.block_number = 0
@@ -120,9 +120,9 @@ class _Session:
     async def run(self) -> None:
         """Start a kernel, run the blocks in it, collect the facts; end everything whatever happens."""
         manager = AsyncKernelManager(
-            transport="ipc", connection_file=str(self.room / "kernel.json"), kernel_spec_manager=_ThisPython()
+            transport="ipc", connection_file=str(self.room / "kernel.json"), kernel_spec_manager=ThisPython()
         )
-        client = _Client(self.notebook, km=manager, timeout_func=self.remaining_s, startup_timeout=120)
+        client = Client(self.notebook, km=manager, timeout_func=self.remaining_s, startup_timeout=120)
         client.log = logging.getLogger(f"{__name__}.nbclient")
         client.log.disabled = True  # What went wrong is in the Execution.
         log = self.room / "kernel.log"
@@ -136,8 +136,8 @@ class _Session:
             await client.async_start_new_kernel_client()
             with processes.PeakMemory.of(kernel_pid) as peak:
                 await self.blocks(client)
-                self.execution.facts = await _collect(client)
-            await _leave(client, manager)
+                self.execution.facts = await collect(client)
+            await leave(client, manager)
             self.refuse_left_processes(kernel_pid)
         except CellTimeoutError:
             self.end("timed out", f"block {self.block_number} was running at the limit of {self.time_limit_s:g} s")
@@ -146,7 +146,7 @@ class _Session:
             what = f"called sys.exit({line})" if error.ename == "SystemExit" else f"raised {error.ename}: {line}"
             self.end("failed", f"block {self.block_number} {what}")
         except DeadKernelError:
-            self.end("died", f"its process ended in block {self.block_number} {await _how_it_ended(manager)}")
+            self.end("died", f"its process ended in block {self.block_number} {await how_it_ended(manager)}")
         except RuntimeError as error:  # nbclient's word for a kernel that does not come up.
             last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
             self.end("died", f"the kernel did not start ({error}) {last_words}".strip())
@@ -160,7 +160,7 @@ class _Session:
                 await manager.shutdown_kernel(now=True)
             manager.cleanup_connection_file()
 
-    async def blocks(self, client: NotebookClient) -> None:
+    async def blocks(self, client: Client) -> None:
         """Run the blocks in order; the first that fails ends it."""
         start = time.monotonic()
         self.deadline = start + self.time_limit_s
@@ -211,64 +211,6 @@ class _Session:
             time.sleep(0.1)
         if left := processes.end_all(self.id, kernel_pid):
             self.end("failed", f"left {len(left)} child process(es) running: {', '.join(left)}")
-
-
-class _ThisPython(KernelSpecManager):
-    """Offers one kernel, this very Python: the user's installed kernels must not change a run."""
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, language="python", display_name="Python 3")
-
-
-class _Client(NotebookClient):
-    """Joins stream outputs as they arrive, and drops what exceeds the cap, so that neither memory nor page overflows."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._bytes = 0
-        self._capped = False
-
-    def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
-        content = msg["content"]
-        size = len(content["text"]) if msg["msg_type"] == "stream" else sum(len(str(v)) for v in content.get("data", {}).values())
-        if self._bytes + size > OUTPUT_CAP_BYTES and msg["msg_type"] != "error":
-            if not self._capped:
-                self._capped = True
-                notice = f"\n[Output capped at {OUTPUT_CAP_BYTES // 1024**2} MiB: the rest was dropped.]\n"
-                outs.append(v4.new_output("stream", name="stderr", text=notice))
-            return None
-        self._bytes += size
-        if msg["msg_type"] == "stream" and outs and outs[-1].get("name") == content["name"]:
-            outs[-1]["text"] += content["text"]
-            return outs[-1]
-        return super().output(outs, msg, display_id, cell_index)
-
-
-async def _collect(client: NotebookClient) -> dict[str, Any]:
-    """Ask the kernel what the recipe left: metrics, claims, device and its memory."""
-    cell = v4.new_code_cell("get_ipython().publish_recipe_facts()")
-    client.nb.cells.append(cell)
-    try:
-        await client.async_execute_cell(cell, len(client.nb.cells) - 1, store_history=False)
-    finally:
-        client.nb.cells.pop()
-    return next(output["data"][_FACTS] for output in cell.outputs if _FACTS in output.get("data", {}))
-
-
-async def _leave(client: NotebookClient, manager: AsyncKernelManager) -> None:
-    """Let the kernel end by itself, so that what the recipe registered with `atexit` runs."""
-    client.kc.session.send(client.kc.control_channel.socket, client.kc.session.msg("shutdown_request", {"restart": False}))
-    await manager.finish_shutdown(waittime=6)
-    await manager.cleanup_resources()
-
-
-async def _how_it_ended(manager: AsyncKernelManager) -> str:
-    """The exit code or signal of a dead kernel, in words."""
-    code = await manager.provisioner.poll()
-    if code is not None and code < 0:
-        return f"by {signal.Signals(-code).name}"
-    return f"with exit code {code}"
 
 
 def _scrubbed(output: dict[str, Any], scrub: Callable[[str], str]) -> dict[str, Any]:

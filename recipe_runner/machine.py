@@ -56,7 +56,9 @@ def this_machine() -> Machine:
     """Look at this machine, once a process."""
     cpu, cores, accelerator = _cpu_model(), _cores(), _accelerator()
     slug = slugify(os.environ.get("MACHINE") or accelerator or f"{cpu} {cores} cores")
-    return Machine(slug, cpu, cores, round(_memory_bytes() / _GIB), accelerator, f"{platform.system()} {platform.machine()}")
+    return Machine(
+        slug, cpu, cores, round(_memory_bytes() / _GIB), accelerator, f"{platform.system()} {platform.machine()}"
+    )
 
 
 def slugify(text: str) -> str:

@@ -111,7 +111,9 @@ def load(root: Path, file: Path) -> Recipe:
     recipe = Recipe(root, path, title, front_matter, blocks)
     for name, data_file in recipe.data_files.items():
         if not data_file.is_file():
-            raise RecipeError(path, f"data file '{name}' does not exist", "Add it, or take it out of [tool.recipe] data")
+            raise RecipeError(
+                path, f"data file '{name}' does not exist", "Add it, or take it out of [tool.recipe] data"
+            )
     return recipe
 
 
@@ -185,7 +187,9 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
     except (InvalidRequirement, InvalidSpecifier, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(path, f"front matter has a bad dependency or Python version ({reason})", remedy) from None
-    return FrontMatter(dependencies, requires_python, **{k: tuple(v) if types[k] is list else v for k, v in tool.items()})
+    return FrontMatter(
+        dependencies, requires_python, **{k: tuple(v) if types[k] is list else v for k, v in tool.items()}
+    )
 
 
 def _title(path: str, docstring: str | None) -> str:

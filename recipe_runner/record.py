@@ -55,7 +55,10 @@ def outputs_hash(outputs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 def key_of(recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> dict[str, str]:
     """The key of a run of `recipe` on `machine` with packages of `versions`: part -> value."""
     key = {"code": code_hash(recipe.blocks)}
-    key |= {f"data file {name}": hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in recipe.data_files.items()}
+    key |= {
+        f"data file {name}": hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        for name, file in recipe.data_files.items()
+    }
     key |= {f"version of {package}": version for package, version in versions.items()}
     return key | {"machine": f"{machine.name} ({machine.label}, {machine.cores} cores, {machine.system})"}
 
@@ -63,7 +66,11 @@ def key_of(recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> dic
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """What differs between two keys, one readable line a part."""
     parts = sorted(old.keys() | new.keys())
-    return [f"{part}: {old.get(part, 'absent')} → {new.get(part, 'absent')}" for part in parts if old.get(part) != new.get(part)]
+    return [
+        f"{part}: {old.get(part, 'absent')} → {new.get(part, 'absent')}"
+        for part in parts
+        if old.get(part) != new.get(part)
+    ]
 
 
 def write_whole(file: Path, content: str | bytes) -> bool:
@@ -93,7 +100,9 @@ def to_notebook(record: Record) -> str:
     run = record.run
     cells = []
     for number, (block, outputs) in enumerate(zip(run.blocks, run.outputs, strict=True), start=1):
-        cell = nbformat.v4.new_code_cell(block, id=f"block-{number}", outputs=[nbformat.from_dict(output) for output in outputs])
+        cell = nbformat.v4.new_code_cell(
+            block, id=f"block-{number}", outputs=[nbformat.from_dict(output) for output in outputs]
+        )
         cells.append(cell)
     facts = {k: v for k, v in asdict(run).items() if k not in ("blocks", "outputs")}
     facts |= {"schema": SCHEMA, "path": record.path, "key": record.key, "outputs_hash": outputs_hash(run.outputs)}
@@ -138,7 +147,9 @@ def _joined_output(output: dict[str, Any]) -> dict[str, Any]:
     if "text" in output:
         return output | {"text": _joined(output["text"])}
     if "data" in output:
-        return output | {"data": {kind: v if kind.endswith("json") else _joined(v) for kind, v in output["data"].items()}}
+        return output | {
+            "data": {kind: v if kind.endswith("json") else _joined(v) for kind, v in output["data"].items()}
+        }
     return output
 
 
@@ -210,7 +221,13 @@ class Runs:
 
 def unexpected_warnings(record: Record, expected: Sequence[str]) -> list[str]:
     """Lines of a run's outputs that are warnings, without those that the recipe shows on purpose."""
-    lines = [line for outputs in record.run.outputs for o in outputs if o["output_type"] == "stream" for line in o["text"].splitlines()]
+    lines = [
+        line
+        for outputs in record.run.outputs
+        for o in outputs
+        if o["output_type"] == "stream"
+        for line in o["text"].splitlines()
+    ]
     warnings = [line for line in lines if re.search(r"\w*Warning: |^W(ARNING)?[ :]", line)]
     return [line for line in warnings if not any(part in line for part in expected)]
 

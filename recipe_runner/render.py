@@ -55,7 +55,13 @@ def facts_rst(record: Record) -> str:
     run = record.run
     day = datetime.fromisoformat(run.started).strftime("%d %B %Y").lstrip("0")
     versions = [f"{package} {run.versions[package]}" for package in ("torch",) if package in run.versions]
-    parts = [f"Ran on **{run.machine.label}**", *versions, f"Python {run.versions['python']}", day, f"{run.seconds:.0f} s"]
+    parts = [
+        f"Ran on **{run.machine.label}**",
+        *versions,
+        f"Python {run.versions['python']}",
+        day,
+        f"{run.seconds:.0f} s",
+    ]
     parts.append(f"{run.host_peak_bytes / 1024**3:.1f} GiB of memory at most")
     if run.device_peak_bytes is not None:
         parts.append(f"{run.device_peak_bytes / 1024**3:.1f} GiB of GPU memory at most")
@@ -70,7 +76,9 @@ def notice_rst(title: str, text: str) -> str:
 def status_rst(record: Record | None, name: str) -> str:
     """What stands between a page's first sentence and the rest."""
     if record is None:
-        return notice_rst("Not run", f"This build has no run of this code on this machine. To run it: make html ONLY={name}")
+        return notice_rst(
+            "Not run", f"This build has no run of this code on this machine. To run it: make html ONLY={name}"
+        )
     if record.run.status != PASSED:
         return notice_rst(f"This run {record.run.status}", record.run.reason) + "\n" + facts_rst(record)
     return facts_rst(record)

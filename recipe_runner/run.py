@@ -5,6 +5,7 @@ Knows no Sphinx and no page, so that it also works on a bare GPU machine or a cl
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
@@ -82,10 +83,8 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
     """
     versions = {"python": platform.python_version()}
     versions |= {package: importlib.metadata.version(package) for package in sorted(packages)}
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # Not every platform has it.
         versions["triton"] = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        pass  # Not every platform has it.
     return versions
 
 

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-#: TORCH_LOGS lines begin with level, date, time, process id and file; only level, file and line mean anything to a reader.
+#: TORCH_LOGS lines begin with level, date, time, process id and file; a reader needs level, file and line.
 _TORCH_LOG = re.compile(r"^([VDIWEC])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ ", re.MULTILINE)
 _PROCESS_ID = re.compile(r"\b(pid[ =:]*)\d+\b", re.IGNORECASE)
+#: PyTorch says this once where a CUDA toolkit is installed and no GPU is there: about the machine, not the recipe.
+_NO_GPU_HERE = re.compile(r"^.*No CUDA runtime is found, using CUDA_HOME=.*\n?", re.MULTILINE)
 #: Frames between the kernel's main loop and the recipe's own code, in a traceback or in a Dynamo user stack.
 _KERNEL_FRAME = re.compile(
-    r'^(?P<prefix>.*?)File "(?:[^"]*/(?:IPython|ipykernel|ipykernel_launcher\.py|traitlets|tornado|asyncio|runpy\.py)[^"]*'
+    r'^(?P<prefix>.*?)File "(?:[^"]*/(?:IPython|ipykernel(?:_launcher)?|traitlets|tornado|asyncio|runpy)\b[^"]*'
     r'|<frozen runpy>)", line \d+, in .*\n(?:(?P=prefix)  .*\n)?',
     re.MULTILINE,
 )
@@ -29,14 +31,18 @@ _KERNEL_FRAME = re.compile(
 def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
     """Make a function that scrubs a text printed by a kernel on this machine.
 
-    `folders_of_run` says what the run's own folders become. Other paths become what a reader has: a package's file starts at the package, a file of the standard library at
-    ``python3.N``, a file of the recipe at its own folder. Text that holds nothing of the machine comes back as it was.
+    `folders_of_run` says what the run's own folders become. Other paths become what a reader has: a package's file
+    starts at the package, a file of the standard library at ``python3.N``. Other text comes back as it was.
     """
     library = sysconfig.get_paths()
     home = str(Path.home())
     folders = {str(form): name for folder, name in folders_of_run.items() for form in (folder, folder.resolve())}
     folders[str(Path.cwd())] = "~"
-    folders |= {library["purelib"]: "site-packages", library["platlib"]: "site-packages", library["stdlib"]: Path(library["stdlib"]).name}
+    folders |= {
+        library["purelib"]: "site-packages",
+        library["platlib"]: "site-packages",
+        library["stdlib"]: Path(library["stdlib"]).name,
+    }
     folders |= {sys.prefix: "python", sys.base_prefix: "python", tempfile.gettempdir(): "/tmp"}
     if len(home) > 1:
         folders[home] = "~"
@@ -54,6 +60,7 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
     def scrub(text: str) -> str:
         text = _ANSI.sub("", text)
         text = _KERNEL_FRAME.sub("", text)
+        text = _NO_GPU_HERE.sub("", text)
         text = _TORCH_LOG.sub(r"\1 ", text)
         text = paths.sub(lambda match: names[match.group()], text)
         text = user_folder.sub("~", torch_cache.sub("torchinductor", text))

@@ -38,5 +38,10 @@ def stage(root: Path, source: Path, html: Path, errors: Mapping[str, RecipeError
 def _stand_in(error: RecipeError) -> str:
     """A recipe without code whose page says what is wrong with the real one."""
     title = Path(error.file).name
-    text = f"{error.cause}. {error.remedy}.".replace("\\", "\\\\").replace('"', "'").replace("`", "'").replace("*", "\\\\*")
+    text = (
+        f"{error.cause}. {error.remedy}.".replace("\\", "\\\\")
+        .replace('"', "'")
+        .replace("`", "'")
+        .replace("*", "\\\\*")
+    )
     return f'"""\n{title}\n{"=" * len(title)}\n\nThis page could not be made: {text}\n"""\n'

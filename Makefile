@@ -1,0 +1,98 @@
+# `make html` and `make test` do all set-up on a fresh machine. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_PYTHON := $(VENV)/bin/python
+RUNNER := $(VENV_PYTHON) -m recipe_runner
+# A stamp holds the lock files' checksum: a changed lock installs again, an unchanged one costs nothing.
+ALL_STAMP := $(VENV)/.installed-all-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)
+SITE_STAMP := $(VENV)/.installed-site-$(shell cksum requirements-site.txt 2>/dev/null | cut -d' ' -f1)
+
+RUN_OPTIONS := $(if $(ONLY),--only '$(ONLY)') $(if $(RERUN),--rerun) $(if $(TIMEOUT),--timeout '$(TIMEOUT)')
+
+# An environment named by the user is used as it is.
+ifeq ($(origin VENV),command line)
+READY := check-venv
+READY_SITE := check-venv
+else
+READY := $(ALL_STAMP)
+READY_SITE := $(if $(wildcard $(ALL_STAMP)),$(ALL_STAMP),$(SITE_STAMP))
+endif
+
+.PHONY: help html test replay record run status why serve bench lint lock clean distclean check-venv
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	echo
+	echo "  Options:  ONLY=name   html, run: only this recipe        RERUN=1    html, run: also what is current"
+	echo "            TIMEOUT=s   html, run: time limit a recipe     DEVICE=cpu|cuda  test: hide or demand a GPU"
+	echo "            VENV=path   use this environment as it is      PYTHON=exe the Python that makes .venv"
+	echo "            MACHINE=name  name of this machine in runs; replay: whose runs to show"
+
+html: $(READY)  ## Run what is stale, build the site in _build/html
+	@$(RUNNER) build $(RUN_OPTIONS)
+
+run: $(READY)  ## Run what is stale, build nothing
+	@$(RUNNER) run $(RUN_OPTIONS)
+
+test: $(READY)  ## Run all tests: the runner, the gallery, every recipe as a script, the site
+	@DEVICE='$(DEVICE)' $(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+replay: $(READY_SITE)  ## Build the site from results/, run nothing, need no torch
+	@$(RUNNER) replay $(if $(MACHINE),--machine '$(MACHINE)')
+
+status: $(READY)  ## Show the state of every run
+	@$(RUNNER) status
+
+why: $(READY)  ## Say why a recipe would run: make why ONLY=name
+	@$(RUNNER) why '$(ONLY)'
+
+serve: html  ## Serve the site on this machine; an edit runs what it must and reloads the page
+	@$(VENV)/bin/sphinx-autobuild --pre-build "$(RUNNER) build $(RUN_OPTIONS)" --watch recipes_source --watch intermediate_source \
+		--re-ignore '/_build/' --re-ignore '\.git/' -c . -q _build/source _build/html
+
+bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery (about half an hour)
+	@$(VENV_PYTHON) benchmarks/build_speed.py
+
+lint: $(READY)  ## Check style
+	@$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+lock: $(READY)  ## Write the lock files anew from requirements*.in
+	@compile="$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade"
+	$$compile requirements.in --output-file requirements.txt
+	$$compile requirements-site.in --constraint requirements.txt --output-file requirements-site.txt
+
+clean:  ## Remove the site, keep the runs
+	@rm -rf _build/html _build/source _build/doctrees
+
+distclean: clean  ## Remove the runs and the environment too
+	@rm -rf _build .venv .pytest_cache .ruff_cache
+
+check-venv:
+	@[ -x $(VENV_PYTHON) ] || { echo "error: VENV=$(VENV): no bin/python there. Name an environment, or leave VENV out" >&2; exit 1; }
+
+# The compiler is checked before the download of some gigabytes, not after it.
+$(ALL_STAMP):
+	@$(PYTHON) recipe_runner/preflight.py
+	echo "Installing requirements.txt into $(VENV): some minutes, once"
+	$(MAKE) --no-print-directory .install LOCK=requirements.txt
+	touch $@
+
+$(SITE_STAMP):
+	@$(PYTHON) recipe_runner/preflight.py python venv
+	echo "Installing requirements-site.txt into $(VENV)"
+	$(MAKE) --no-print-directory .install LOCK=requirements-site.txt
+	touch $@
+
+# pip fetches uv, checked against the lock; uv installs the rest in a tenth of pip's time.
+.PHONY: .install
+.install:
+	@$(PYTHON) -m venv --clear $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.txt)
+	$(VENV)/bin/uv pip install --quiet --python $(VENV_PYTHON) --require-hashes --compile-bytecode -r $(LOCK)
