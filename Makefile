@@ -24,7 +24,7 @@ READY := $(ALL_STAMP)
 READY_SITE := $(if $(wildcard $(ALL_STAMP)),$(ALL_STAMP),$(SITE_STAMP))
 endif
 
-.PHONY: help html test replay record run status why serve bench lint lock clean distclean check-venv
+.PHONY: help html test replay run status why serve bench lint lock clean distclean check-venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -62,6 +62,7 @@ bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery
 lint: $(READY)  ## Check style
 	@$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff format --check --isolated --line-length 88 recipes_source intermediate_source
 
 lock: $(READY)  ## Write the lock files anew from requirements*.in
 	@compile="$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade"

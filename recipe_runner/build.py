@@ -105,14 +105,14 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
     return problems
 
 
-def build_site(root: Path, runs: Runs, machine: str, errors: dict[str, RecipeError]) -> bool:
+def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], errors: dict[str, RecipeError]) -> bool:
     """Render the site into ``_build/html``; returns whether Sphinx had nothing to complain about."""
     from sphinx.cmd.build import build_main
 
     from recipe_runner.stage import stage
 
     source, html = root / "_build" / "source", root / "_build" / "html"
-    stage(root, source, html, errors)
+    stage(root, source, html, recipes, errors)
     settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={machine}"]
     arguments = [
         "-b",
@@ -126,7 +126,10 @@ def build_site(root: Path, runs: Runs, machine: str, errors: dict[str, RecipeErr
         str(root / "_build" / "doctrees"),
         *settings,
     ]
-    return build_main([*arguments, str(source), str(html)]) == 0
+    clean = build_main([*arguments, str(source), str(html)]) == 0
+    if clean:
+        print(f"The site is in {html.relative_to(root)}/index.html")
+    return clean
 
 
 def unreadable_runs(recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
@@ -150,7 +153,7 @@ def build(root: Path, options: Options) -> int:
         problems |= unreadable_runs(
             [recipe for recipe in recipes if recipe.path not in problems], runs, this_machine().name
         )
-        clean = build_site(root, runs, this_machine().name, errors)
+        clean = build_site(root, runs, this_machine().name, recipes, errors)
     return report(errors | problems, clean)
 
 
@@ -176,7 +179,7 @@ def replay(root: Path, machine: str | None) -> int:
     machine = machine or machines[0]
     with alone(root / "_build"):
         problems = unreadable_runs(recipes, runs, machine)
-        clean = build_site(root, runs, machine, errors)
+        clean = build_site(root, runs, machine, recipes, errors)
     return report(errors | problems, clean)
 
 
@@ -184,9 +187,7 @@ def report(problems: dict[str, RecipeError], clean: bool = True) -> int:
     """Print one line a problem, last of all, so that none scrolls away. Returns the exit status."""
     for problem in sorted({str(problem) for problem in problems.values()}):
         print(f"error: {problem}", file=sys.stderr)
-    if problems or not clean:
-        return 1
-    return 0
+    return 1 if problems or not clean else 0
 
 
 @contextmanager

@@ -146,6 +146,9 @@ class _Session:
             what = f"called sys.exit({line})" if error.ename == "SystemExit" else f"raised {error.ename}: {line}"
             self.end("failed", f"block {self.block_number} {what}")
         except DeadKernelError:
+            if await manager.is_alive():
+                # nbclient takes the cancellation after Ctrl-C for a dead kernel.
+                raise asyncio.CancelledError from None
             self.end("died", f"its process ended in block {self.block_number} {await how_it_ended(manager)}")
         except RuntimeError as error:  # nbclient's word for a kernel that does not come up.
             last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]

@@ -6,25 +6,28 @@ A recipe that cannot become a page is replaced there by one that says why; other
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recipe_runner.recipe import GALLERIES, RecipeError, find
+from recipe_runner.recipe import GALLERIES, Recipe, RecipeError, find
 from recipe_runner.record import write_whole
 
 
-def stage(root: Path, source: Path, html: Path, errors: Mapping[str, RecipeError]) -> None:
+def stage(root: Path, source: Path, html: Path, recipes: Sequence[Recipe], errors: Mapping[str, RecipeError]) -> None:
     """Bring `source` in line with the project at `root`; `errors` are the recipes that cannot be shown, by path."""
     wanted: dict[Path, bytes] = {source / file.name: file.read_bytes() for file in root.glob("*.rst")}
     for gallery in GALLERIES:
         for file in (root / gallery).glob("*.rst"):
             wanted[source / gallery / file.name] = file.read_bytes()
+    for recipe in recipes:
+        for file in recipe.data_files.values():
+            wanted[source / file.relative_to(root)] = file.read_bytes()
     for file in find(root):
         path = file.relative_to(root).as_posix()
         wanted[source / path] = _stand_in(errors[path]).encode() if path in errors else file.read_bytes()
 
     for gallery, pages in GALLERIES.items():
-        gone = [file for file in (source / gallery).glob("*") if file not in wanted]
+        gone = [file for file in (source / gallery).rglob("*") if file.is_file() and file not in wanted]
         for file in gone:
             file.unlink()
         if gone:

@@ -54,9 +54,11 @@ def inspecting_backend(gm, example_inputs):
     """Print a captured graph, keep it, and run it as it is."""
     number = len(graphs)
     graphs.append(gm)
-    rows = [[node.op, node.name, target_name(node), node.args] for node in gm.graph.nodes]
+    rows = [
+        [node.op, node.name, target_name(node), node.args] for node in gm.graph.nodes
+    ]
     print(f"graph {number}, {len(example_inputs)} inputs:")
-    print(tabulate(rows, headers=["op", "name", "target", "args"]), "\n")
+    print(tabulate(rows, headers=["op", "name", "target", "args"]) + "\n")
     return gm.forward
 
 
@@ -96,7 +98,9 @@ densenet_graphs = len(graphs)
 kinds = collections.Counter(
     target_name(node) for node in graphs[0].graph.nodes if node.op == "call_function"
 )
-print(f"{densenet_graphs} graph of {len(graphs[0].graph.nodes)} nodes; {sum(kinds.values())} are operations")
+print(
+    f"{densenet_graphs} graph of {len(graphs[0].graph.nodes)} nodes; {sum(kinds.values())} are operations"
+)
 assert densenet_graphs == 1, "DenseNet-121 is captured as one graph"
 
 names, counts = zip(*kinds.most_common(8), strict=True)
@@ -152,14 +156,18 @@ def multiplications(gm):
     return sum(target_name(node) == "mul" for node in gm.graph.nodes)
 
 
-assert graphs_after_first_call == 2 and bar_graphs == 3, "bar becomes three graphs over two calls"
+assert graphs_after_first_call == 2 and bar_graphs == 3, (
+    "bar becomes three graphs over two calls"
+)
 assert [multiplications(gm) for gm in graphs] == [0, 1, 2], (
     "graph 1 is the side of the positive b, graph 2 that of the negative b"
 )
 compiled_bar(a, b_positive)
 compiled_bar(a, b_negative)
 assert len(graphs) == 3, "later calls reuse the three graphs"
-print(f"{graphs_after_first_call} graphs after call 1, {bar_graphs} after call 2, no more after call 4")
+print(
+    f"{graphs_after_first_call} graphs after call 1, {bar_graphs} after call 2, no more after call 4"
+)
 
 # %%
 # Where it broke, and why
@@ -211,11 +219,15 @@ child = subprocess.run(
     text=True,
     check=True,
 )
-log_lines = [line.rpartition("[__graph_breaks] ")[2] for line in child.stderr.splitlines()]
+log_lines = [
+    line.rpartition("[__graph_breaks] ")[2] for line in child.stderr.splitlines()
+]
 for line in log_lines:
     if "Graph break" in line or "Explanation" in line or "Hint" in line:
         print(textwrap.fill(line.strip(), 88, subsequent_indent="    "))
-assert any("Graph break" in line for line in log_lines), "TORCH_LOGS names the graph break"
+assert any("Graph break" in line for line in log_lines), (
+    "TORCH_LOGS names the graph break"
+)
 program.unlink()
 
 # %%
@@ -234,7 +246,9 @@ try:
 except Unsupported as error:
     refused = type(error)
     print(f"{refused.__name__}: {str(error).splitlines()[0]}")
-assert refused is Unsupported, "fullgraph=True turns the break into torch._dynamo.exc.Unsupported"
+assert refused is Unsupported, (
+    "fullgraph=True turns the break into torch._dynamo.exc.Unsupported"
+)
 
 # %%
 # DenseNet-121 has no break, so it passes.

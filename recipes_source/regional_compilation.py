@@ -75,7 +75,9 @@ class Model(torch.nn.Module):
 
 x = torch.randn(batch, width, device=device)
 eager_model = Model().to(device)
-print(f"{depth} layers, {sum(p.numel() for p in eager_model.parameters()):,} parameters")
+print(
+    f"{depth} layers, {sum(p.numel() for p in eager_model.parameters()):,} parameters"
+)
 
 # %%
 # Full compilation: one large graph
@@ -111,7 +113,9 @@ assert full_operators == 5 * depth + 1, "the graph holds the operators of all la
 
 
 def run_regionally():
-    compiled_layers = [torch.compile(layer, backend="eager") for layer in eager_model.layers]
+    compiled_layers = [
+        torch.compile(layer, backend="eager") for layer in eager_model.layers
+    ]
     hidden = compiled_layers[0](eager_model.linear(x))
     with torch.compiler.set_stance("fail_on_recompile"):
         for layer in compiled_layers[1:]:
@@ -230,8 +234,12 @@ regional_cold_s = statistics.mean(
 )
 speedup = cold_s["full"] / regional_cold_s
 slower_regional_s = max(cold_s["regional, wrapped"], cold_s["regional, wrapped, again"])
-assert slower_regional_s < cold_s["full"], "a regional cold start is shorter than a full one"
-print(f"\nA cold start with compiled layers is {speedup:.1f} times shorter than with one full graph.")
+assert slower_regional_s < cold_s["full"], (
+    "a regional cold start is shorter than a full one"
+)
+print(
+    f"\nA cold start with compiled layers is {speedup:.1f} times shorter than with one full graph."
+)
 
 # %%
 # The same as a picture. The disk cache holds compiled kernels. TorchDynamo must still trace the model in each new
@@ -241,7 +249,12 @@ labels = [label for label in cold_s if not label.endswith("again")]
 positions = range(len(labels))
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 axes.barh([p + 0.2 for p in positions], [cold_s[n] for n in labels], 0.4, label="cold")
-axes.barh([p - 0.2 for p in positions], [warm_s[n] for n in labels], 0.4, label="warm disk cache")
+axes.barh(
+    [p - 0.2 for p in positions],
+    [warm_s[n] for n in labels],
+    0.4,
+    label="warm disk cache",
+)
 axes.set_yticks(positions, labels)
 axes.invert_yaxis()
 axes.set_xlabel("seconds of the first call")
@@ -287,7 +300,10 @@ steady_ms = {label: median_and_iqr_ms(model) for label, model in variants.items(
 print("outputs of all variants agree with eager mode\n")
 print(
     tabulate(
-        [[n, median, iqr, steady_ms["eager"][0] / median] for n, (median, iqr) in steady_ms.items()],
+        [
+            [n, median, iqr, steady_ms["eager"][0] / median]
+            for n, (median, iqr) in steady_ms.items()
+        ],
         headers=["call", "median, ms", "IQR, ms", "eager ÷ this"],
         floatfmt=".3f",
     )
@@ -318,7 +334,12 @@ inspected = {label: inspect_variant(model) for label, model in variants.items()}
 print(
     tabulate(
         [[label, *row] for label, row in inspected.items()],
-        headers=["way", "name in state_dict", "plain checkpoint loads", "late hook fires"],
+        headers=[
+            "way",
+            "name in state_dict",
+            "plain checkpoint loads",
+            "late hook fires",
+        ],
     )
 )
 assert inspected["regional, in place"][1:] == inspected["eager"][1:], (
@@ -357,8 +378,10 @@ for key, label in [
 slower = metrics["regional_ms"] / metrics["full_ms"]
 claims = {
     "in steady state, full compilation is faster than regional": slower > 1,
-    "in steady state, regional compilation is faster than eager": metrics["regional_ms"] < metrics["eager_ms"],
-    "a nested region starts faster than full compilation": cold_s["regional, nested"] < cold_s["full"],
+    "in steady state, regional compilation is faster than eager": metrics["regional_ms"]
+    < metrics["eager_ms"],
+    "a nested region starts faster than full compilation": cold_s["regional, nested"]
+    < cold_s["full"],
 }
 
 print(

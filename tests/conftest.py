@@ -1,0 +1,105 @@
+"""What several test files share: a tiny real site, and the command line that builds it.
+
+Imports nothing but pytest and the standard library, so that `test_recipes.py` also runs on a bare GPU machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Built:
+    """What one build printed, and its exit status."""
+
+    status: int
+    output: str
+
+    @property
+    def ran(self) -> list[str]:
+        """Names of the recipes that ran, in order."""
+        return re.findall(r"^\[\d+/\d+\] (\w+): starts", self.output, re.MULTILINE)
+
+    @property
+    def errors(self) -> list[str]:
+        """The error lines."""
+        return [line for line in self.output.splitlines() if line.startswith("error: ")]
+
+
+@dataclass
+class Site:
+    """A small project: two galleries, recipes that finish at once."""
+
+    root: Path
+
+    def write(
+        self, path: str, *blocks: str, front: str = "", docstring: str | None = None, dependencies: str = ""
+    ) -> Path:
+        """Write one recipe of some code blocks."""
+        file = self.root / path
+        title = file.stem.replace("_", " ").title()
+        docstring = f"{title}\n{'=' * len(title)}\n\nOne sentence about {title}." if docstring is None else docstring
+        head = f'# /// script\n# requires-python = ">=3.11"\n# dependencies = [{dependencies}]\n'
+        head += "".join(f"# {line}\n" for line in ["[tool.recipe]", *front.splitlines()]) if front else ""
+        texts = [f"# %%\n# Part {n}\n# ------\n\n{block}\n" for n, block in enumerate(blocks, start=1)]
+        file.write_text(f'{head}# ///\n"""\n{docstring}\n"""\n\n' + "\n".join(texts), encoding="utf-8")
+        return file
+
+    def command(self, *arguments: str, **environment: str) -> Built:
+        """Run ``python -m recipe_runner`` here."""
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | environment
+        done = subprocess.run(
+            [sys.executable, "-m", "recipe_runner", *arguments],
+            cwd=self.root,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Built(done.returncode, done.stdout)
+
+    def build(self, *arguments: str, **environment: str) -> Built:
+        """``make html``."""
+        return self.command("build", *arguments, **environment)
+
+    def page(self, name: str) -> str:
+        """A page's HTML."""
+        return (self.root / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
+
+    def notebook(self, name: str) -> dict:
+        """The notebook that a page offers for download."""
+        found = list((self.root / "_build" / "html" / "_downloads").glob(f"*/{name}.ipynb"))
+        assert len(found) == 1, found
+        return json.loads(found[0].read_text(encoding="utf-8"))
+
+    def runs(self) -> list[Path]:
+        """Files of the kept runs."""
+        return sorted((self.root / "_build" / "runs").glob("*/*.ipynb"))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty site with the real settings, named machine, and one good recipe in each gallery."""
+    for name in ("conf.py", "index.rst"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "_static", tmp_path / "_static")
+    for gallery in ("recipes_source", "intermediate_source"):
+        (tmp_path / gallery).mkdir()
+        shutil.copy(ROOT / gallery / "GALLERY_HEADER.rst", tmp_path / gallery)
+    site = Site(tmp_path)
+    site.write("recipes_source/first.py", "print('first says', 6 * 7)", "metrics = {'answer_count': 42}")
+    site.write("intermediate_source/second.py", "print('second says', 1)", front="order = 2")
+    return site

@@ -1,0 +1,96 @@
+"""Recipe files: front matter, titles, blocks, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipe_runner.recipe import RecipeError, load, load_all, parse_front_matter
+
+HEAD = '# /// script\n# requires-python = ">=3.11"\n# dependencies = ["torch>=2.11", "numpy"]\n'
+GOOD = HEAD + '# ///\n"""\nTitle\n=====\n\nSentence.\n"""\nprint(1)\n'
+
+
+def write(root: Path, text: str | bytes, name: str = "recipes_source/x.py") -> Path:
+    file = root / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_front_matter_is_read():
+    text = GOOD.replace(
+        '# ///\n"""', '# [tool.recipe]\n# time_limit_s = 7\n# order = 3\n# data = ["a.csv"]\n# ///\n"""'
+    )
+    front = parse_front_matter("x.py", text)
+    assert [requirement.name for requirement in front.dependencies] == ["torch", "numpy"]
+    assert (front.time_limit_s, front.order, front.data) == (7, 3, ("a.csv",))
+    assert "3.12.0" in front.requires_python
+
+
+def test_blocks_are_cut_at_the_marks_and_lose_blank_lines_around_them(tmp_path: Path):
+    file = write(tmp_path, GOOD + "\n\n# %%\n# Prose.\n\n\nx = 2\n\n# %%\n# More.\nx\n")
+    assert load(tmp_path, file).blocks == ("print(1)", "x = 2", "x")
+
+
+def test_extra_blank_lines_and_prose_do_not_change_the_blocks(tmp_path: Path):
+    before = load(tmp_path, write(tmp_path, GOOD + "# %%\n# Prose.\nx = 2\n")).blocks
+    assert load(tmp_path, write(tmp_path, GOOD + "# %%\n# Other prose,\n# longer.\n\n\nx = 2\n\n")).blocks == before
+
+
+def test_recipes_come_in_page_order(tmp_path: Path):
+    late = GOOD.replace('# ///\n"""', '# [tool.recipe]\n# order = 9\n# ///\n"""')
+    write(tmp_path, late, "recipes_source/a.py")
+    write(tmp_path, late.replace("9", "1"), "recipes_source/b.py")
+    write(tmp_path, late, "intermediate_source/c.py")
+    assert [recipe.name for recipe in load_all(tmp_path)[0]] == ["c", "b", "a"]
+
+
+BAD = {
+    "no docstring": (HEAD + "# ///\nprint(1)\n", "no docstring"),
+    "no title": (GOOD.replace("=====\n", ""), "does not begin with a title"),
+    "short underline": (GOOD.replace("=====\n", "===\n"), "does not begin with a title"),
+    "backticks": (GOOD.replace("Title\n=====", "``Title``\n========="), "backticks"),
+    "syntax error": (GOOD + "def f(:\n", "syntax error in line 12"),
+    "not UTF-8": (GOOD.encode() + b"# \xff\n", "not UTF-8"),
+    "no code": (GOOD.replace("print(1)\n", ""), "no code block"),
+    "no front matter": (GOOD.partition("# ///\n")[2], "0 '# /// script' blocks"),
+    "broken TOML": (GOOD.replace('">=3.11"', '">=3.11'), "not TOML"),
+    "no dependencies": (GOOD.replace("dependencies", "requirements"), "no 'dependencies'"),
+    "bad dependency": (GOOD.replace("torch>=2.11", "torch>>2"), "bad dependency"),
+    "bad Python": (GOOD.replace('">=3.11"', '"three"'), "bad dependency or Python version"),
+    "unknown key": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# skip = true\n# ///\n"""'), "unknown key 'skip'"),
+    "wrong type": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# order = "1"\n# ///\n"""'), "must be a whole number"),
+    "no time": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# time_limit_s = 0\n# ///\n"""'), "more than 0"),
+    "data elsewhere": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# data = ["../a"]\n# ///\n"""'), "outside"),
+    "data missing": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# data = ["a"]\n# ///\n"""'), "does not exist"),
+}
+
+
+@pytest.mark.parametrize(("text", "cause"), BAD.values(), ids=BAD.keys())
+def test_bad_recipe_is_refused_in_one_line(tmp_path: Path, text: str | bytes, cause: str):
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, write(tmp_path, text))
+    line = str(caught.value)
+    assert cause in line
+    assert line.startswith("recipes_source/x.py: ")
+    assert "\n" not in line and caught.value.remedy
+
+
+def test_two_recipes_of_one_name_are_both_refused(tmp_path: Path):
+    write(tmp_path, GOOD, "recipes_source/x.py")
+    write(tmp_path, GOOD, "intermediate_source/x.py")
+    write(tmp_path, GOOD, "recipes_source/y.py")
+    recipes, errors = load_all(tmp_path)
+    assert [recipe.path for recipe in recipes] == ["recipes_source/y.py"]
+    assert sorted(errors) == ["intermediate_source/x.py", "recipes_source/x.py"]
+    assert "recipes_source/x.py has the same name" in str(errors["intermediate_source/x.py"])
+
+
+def test_the_recipes_of_this_site_are_good():
+    root = Path(__file__).resolve().parent.parent
+    recipes, errors = load_all(root)
+    assert not errors
+    # The mission's minimum: a recipe that vanishes must not go unnoticed.
+    assert {"regional_compilation", "custom_backend_inspection"} <= {recipe.name for recipe in recipes}

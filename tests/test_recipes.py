@@ -1,0 +1,72 @@
+"""Every recipe runs as its download does: ``python recipe.py`` in an empty folder.
+
+Needs pytest and what the recipes import, nothing else, so that it also runs on a bare GPU machine. ``DEVICE=cuda``
+demands that each recipe used the GPU, ``DEVICE=cpu`` hides it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = sorted(file for folder in ("intermediate_source", "recipes_source") for file in (ROOT / folder).glob("*.py"))
+DEVICE = os.environ.get("DEVICE", "")
+
+# Python imports `sitecustomize` at its start. This one reports, at exit, whether the recipe computed on the GPU.
+_REPORT_DEVICE = """
+import atexit, os, sys
+
+@atexit.register
+def report():
+    torch = sys.modules.get("torch")
+    used = bool(torch and torch.cuda.is_initialized() and torch.cuda.max_memory_reserved())
+    with open(os.environ["RECIPE_DEVICE_FILE"], "a") as file:
+        file.write("cuda\\n" if used else "cpu\\n")
+"""
+
+
+def test_device_is_one_that_exists():
+    if DEVICE not in ("", "cpu", "cuda"):
+        pytest.fail(f"DEVICE={DEVICE}: not a device. Use DEVICE=cpu or DEVICE=cuda")
+    if DEVICE == "cuda":
+        import torch
+
+        assert torch.cuda.is_available(), "DEVICE=cuda: PyTorch sees no GPU here. Leave DEVICE out, or use DEVICE=cpu"
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_recipe_runs_as_a_script(recipe: Path, tmp_path: Path):
+    work, support = tmp_path / "empty", tmp_path / "support"
+    work.mkdir()
+    support.mkdir()
+    (support / "sitecustomize.py").write_text(_REPORT_DEVICE)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(support), os.environ.get("PYTHONPATH")])),
+        "RECIPE_DEVICE_FILE": str(tmp_path / "device"),
+        "MPLBACKEND": "agg",
+    }
+    if DEVICE == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    done = subprocess.run(
+        [sys.executable, str(recipe)],
+        cwd=work,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert list(work.iterdir()) == [], "a recipe leaves no file behind"
+    if DEVICE == "cuda":
+        assert "cuda" in (tmp_path / "device").read_text(), "the recipe did not use the GPU"

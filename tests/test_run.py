@@ -1,0 +1,180 @@
+"""The runner: one kernel, a clean room, every ending a value, nothing left behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from recipe_runner.jupyter import OUTPUT_CAP_BYTES
+from recipe_runner.run import run
+
+
+def text_of(outputs: list[dict]) -> str:
+    """All stream text of one block."""
+    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+
+
+def alive(seconds: str) -> list[int]:
+    """Processes that sleep for exactly `seconds`: the tests' own mark."""
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] and p.info["cmdline"][-1] == seconds]
+
+
+def test_a_run_notes_what_happened():
+    done = run(
+        ["x = 20", "x += 1\nprint(x)\nx * 2", "metrics = {'a_ms': 1.5, 'b_count': 2}\nclaims = {'x is 21': x == 21}"],
+        name="demo",
+        packages=["pytest"],
+    )
+    assert (done.status, done.reason) == ("passed", "")
+    assert [len(outputs) for outputs in done.outputs] == [0, 2, 0]
+    assert text_of(done.outputs[1]) == "21\n"
+    assert done.outputs[1][1]["data"]["text/plain"] == "42"
+    assert done.metrics == {"a_ms": 1.5, "b_count": 2} and type(done.metrics["b_count"]) is int
+    assert done.claims == {"x is 21": True}
+    assert done.versions["pytest"] == importlib.metadata.version("pytest")
+    assert done.seconds > 0 and done.host_peak_bytes > 10 * 1024**2 and done.device == "cpu"
+
+
+def test_output_of_children_and_of_c_is_in_the_block_that_caused_it():
+    done = run(
+        [
+            "import subprocess, ctypes, sys\nsubprocess.run([sys.executable, '-c', 'print(\"child\")'])",
+            "ctypes.CDLL(None).puts(b'from C')\nNone",
+            "import os\nos.write(2, b'raw')\nNone",
+            "print('end')",
+        ],
+        name="demo",
+    )
+    assert [text_of(outputs).strip() for outputs in done.outputs] == ["child", "from C", "raw", "end"]
+
+
+def test_streams_arrive_as_one_output():
+    done = run(["import sys, time\nfor i in range(3):\n    print(i); sys.stdout.flush(); time.sleep(0.3)"], name="demo")
+    assert [output["text"] for output in done.outputs[0]] == ["0\n1\n2\n"]
+
+
+def test_each_run_has_a_room_of_its_own():
+    look = "import os; print(sorted(os.listdir())); open('left.txt', 'w').close()"
+    look += "\nprint(os.environ['TORCHINDUCTOR_CACHE_DIR'], os.environ['TRITON_CACHE_DIR'], os.environ['IPYTHONDIR'])"
+    first, second = run([look], name="demo"), run([look], name="demo")
+    assert text_of(first.outputs[0]).startswith("[]\n") and text_of(second.outputs[0]).startswith("[]\n")
+    assert not list(Path("/tmp").glob("recipe-*/left.txt"))
+
+
+def test_a_users_settings_stay_outside(monkeypatch, tmp_path: Path):
+    startup = tmp_path / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("print('intruder')\nintruder = 1\n")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    done = run(["import os\nprint('intruder' in globals(), os.environ.get('TORCH_LOGS'))"], name="demo")
+    assert text_of(done.outputs[0]) == "False None\n"
+
+
+def test_the_runner_leaves_no_name_in_the_recipes_namespace():
+    done = run(["print([n for n in globals() if 'kernel' in n or 'recipe' in n.lower()])"], name="demo")
+    assert text_of(done.outputs[0]) == "[]\n"
+
+
+def test_data_files_lie_in_the_working_directory(tmp_path: Path):
+    (tmp_path / "numbers.csv").write_text("1,2\n")
+    done = run(
+        ["print(open('data/numbers.csv').read())"], name="demo", data={"data/numbers.csv": tmp_path / "numbers.csv"}
+    )
+    assert "1,2" in text_of(done.outputs[0])
+
+
+def test_figures_are_sharp_and_titled():
+    code = "import matplotlib.pyplot as plt\nplt.figure(figsize=(4, 3))\nplt.plot([1, 2])\n"
+    output = run([code + "plt.title('A rising line')\nplt.show()"], name="demo").outputs[0][0]
+    assert output["data"]["text/plain"] == "A rising line"
+    assert output["metadata"]["image/png"]["width"] < 450, "shown at half its pixels"
+
+
+ENDINGS = {
+    "exception": ("1 / 0", "failed", "block 2 raised ZeroDivisionError: division by zero"),
+    "assertion": ("assert False, 'three graphs'", "failed", "block 2 raised AssertionError: three graphs"),
+    "sys.exit(0)": ("import sys; sys.exit(0)", "failed", "block 2 called sys.exit(0)"),
+    "sys.exit(3)": ("import sys; sys.exit(3)", "failed", "block 2 called sys.exit(3)"),
+    "os._exit(0)": ("import os; os._exit(0)", "died", "its process ended in block 2 with exit code 0"),
+    "segfault": ("import ctypes; ctypes.string_at(0)", "died", "its process ended in block 2 by SIGSEGV"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "died", "its process ended in block 2 by SIGKILL"),
+    "input": ("input()", "failed", "block 2 raised StdinNotImplementedError"),
+    "metrics: NaN": ("metrics = {'a_s': float('nan')}", "failed", "metrics['a_s'] is nan, must be finite"),
+    "metrics: infinite": ("metrics = {'a_s': float('inf')}", "failed", "metrics['a_s'] is inf, must be finite"),
+    "metrics: bool": ("metrics = {'a_s': True}", "failed", "metrics['a_s'] is bool, must be int or float"),
+    "metrics: NumPy": ("import numpy; metrics = {'a_s': numpy.float64(1)}", "failed", "metrics['a_s'] is float64"),
+    "metrics: text": ("metrics = {'a_s': '1'}", "failed", "metrics['a_s'] is str"),
+    "metrics: no unit": ("metrics = {'a': 1}", "failed", "metrics['a'] names no unit"),
+    "metrics: list": ("metrics = [1]", "failed", "metrics is not a dict but list"),
+    "claims: int": ("claims = {'a': 1}", "failed", "claims['a'] is int, must be bool"),
+}
+
+
+@pytest.mark.parametrize(("code", "status", "reason"), ENDINGS.values(), ids=ENDINGS.keys())
+def test_every_ending_is_a_run_that_says_why(code: str, status: str, reason: str):
+    done = run(["print('before')", code], name="demo")
+    assert done.status == status
+    assert done.reason.startswith(reason)
+    assert text_of(done.outputs[0]) == "before\n", "what was printed before is kept"
+    assert not (done.metrics or done.claims)
+
+
+def test_an_endless_loop_ends_at_the_time_limit():
+    start = time.monotonic()
+    done = run(["print('before')", "while True: pass"], name="demo", time_limit_s=2)
+    assert (done.status, done.reason) == ("timed out", "block 2 was running at the limit of 2 s")
+    assert text_of(done.outputs[0]) == "before\n"
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["child", "child in a session of its own"])
+def test_a_child_left_running_fails_the_run_and_is_ended(session: bool):
+    seconds = str(31415.5 + session)
+    code = f"import subprocess\nsubprocess.Popen(['sleep', '{seconds}'], start_new_session={session})\nNone"
+    done = run([code], name="demo")
+    assert (done.status, done.reason) == ("failed", "left 1 child process(es) running: sleep")
+    assert not alive(seconds)
+
+
+def test_a_time_out_ends_children_too():
+    code = "import subprocess, time\nsubprocess.Popen(['sleep', '27182.5'], start_new_session=True)\ntime.sleep(99)"
+    assert run([code], name="demo", time_limit_s=2).status == "timed out"
+    assert not alive("27182.5")
+
+
+def test_output_is_capped_while_it_arrives():
+    done = run(["line = 'x' * 999\nfor _ in range(20_000): print(line)", "print('after')"], name="demo")
+    assert done.status == "passed"
+    assert len(text_of(done.outputs[0])) <= OUTPUT_CAP_BYTES + 100
+    assert "capped at 4 MiB" in text_of(done.outputs[0])
+
+
+def test_stacks_name_the_recipe_and_the_block():
+    done = run(["def f():\n    import traceback; traceback.print_stack()", "f()"], name="demo")
+    stack = text_of(done.outputs[1])
+    assert 'File "demo.py, block 2", line 1' in stack and 'File "demo.py, block 1", line 2' in stack
+    assert "ipykernel" not in stack and "IPython" not in stack
+
+
+def test_misuse_raises():
+    with pytest.raises(ValueError, match="at least one block"):
+        run([], name="demo")
+    with pytest.raises(ValueError, match="time limit"):
+        run(["1"], name="demo", time_limit_s=0)
+
+
+def test_a_long_temporary_folder_does_not_break_the_kernels_sockets(tmp_path: Path):
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    code = "from recipe_runner.run import run; print(run(['1'], name='demo').status)"
+    env = os.environ | {"TMPDIR": str(long), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "passed\n"

@@ -1,0 +1,96 @@
+"""What a bare machine lacks is said in one line, before anything is downloaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from recipe_runner.machine import Machine, slugify, this_machine
+
+
+def preflight(*names: str, patch: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """Run the checks with a patch of what they look at."""
+    code = f"import sys; sys.path.insert(0, 'recipe_runner')\nimport preflight, sysconfig\n{patch}\n"
+    code += f"sys.exit(preflight.main({list(names)}))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_this_machine_has_what_is_needed():
+    assert preflight().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "cause", "remedy"),
+    [
+        ("python", "preflight.OLDEST_PYTHON = (9, 9)", "is too old", "PYTHON=python9.9"),
+        ("venv", "sys.modules['ensurepip'] = None", "no module 'ensurepip'", "python3-venv"),
+        (
+            "compiler",
+            "preflight.shutil.which = lambda name: None",
+            "C++ compiler: found none of",
+            "apt-get install g++",
+        ),
+        ("compiler", "sysconfig.get_paths = lambda: {'include': '/nowhere'}", "no Python.h in /nowhere", "python3-dev"),
+    ],
+)
+def test_what_is_missing_is_one_line_with_a_remedy(name: str, patch: str, cause: str, remedy: str):
+    done = preflight(name, patch=patch, CXX="")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and cause in lines[0] and remedy in lines[0]
+
+
+def test_make_refuses_an_environment_that_is_not_there():
+    done = subprocess.run(["make", "VENV=nowhere", "html"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "error: VENV=nowhere: no bin/python there" in done.stderr
+
+
+def test_make_help_lists_every_command():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    missing = [name for name in phony if f"make {name} " not in listed and name != "check-venv"]
+    assert missing == []
+
+
+def test_locks_hold_hashes_and_no_address():
+    for name in ("requirements.txt", "requirements-site.txt"):
+        text = (ROOT / name).read_text()
+        packages = re.findall(r"^[a-z0-9][\w.-]*==\S+", text, re.MULTILINE)
+        assert len(packages) > 30 and text.count("--hash=sha256:") >= len(packages)
+        assert "://" not in text and "index" not in text
+    site = (ROOT / "requirements-site.txt").read_text()
+    assert not re.search(r"^(torch|triton|nvidia)", site, re.MULTILINE), "a replay needs no torch"
+
+
+def test_machine_names_are_slugs(monkeypatch):
+    assert slugify("NVIDIA H200") == "nvidia-h200"
+    assert slugify("Intel(R) Xeon(R) CPU @ 2.20GHz 2 cores") == "intel-xeon"
+    with pytest.raises(ValueError, match="no letter or digit"):
+        slugify("///")
+    this_machine.cache_clear()
+    monkeypatch.setenv("MACHINE", "My Box")
+    machine = this_machine()
+    this_machine.cache_clear()
+    assert isinstance(machine, Machine) and machine.name == "my-box"
+    assert 1 <= machine.cores <= (os.cpu_count() or 1) and machine.memory_gib > 0
+
+
+def test_nothing_tracked_names_this_machine():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    home = f"{Path.home()}/"
+    for name in filter(None, tracked.split("\0")):
+        content = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        assert home not in content and f"{ROOT.parent}/" not in content, name
