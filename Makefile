@@ -54,7 +54,7 @@ why: $(READY)  ## Say why a recipe would run: make why ONLY=name
 
 serve: html  ## Serve the site on this machine; an edit runs what it must and reloads the page
 	@$(VENV)/bin/sphinx-autobuild --pre-build "$(RUNNER) build $(RUN_OPTIONS)" --watch recipes_source --watch intermediate_source \
-		--re-ignore '/_build/' --re-ignore '\.git/' -c . -q _build/source _build/html
+		--re-ignore '/_build/' --re-ignore '/\.git/' -c . -d _build/doctrees -q _build/source _build/html
 
 bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery (about half an hour)
 	@$(VENV_PYTHON) benchmarks/build_speed.py

@@ -21,6 +21,7 @@ from sphinx_gallery.utils import get_md5sum
 
 from recipe_runner import recipe as recipes_module
 from recipe_runner import render
+from recipe_runner.machine import this_machine
 from recipe_runner.recipe import GALLERIES, Recipe, RecipeError, code_blocks
 from recipe_runner.record import Record, Runs, outputs_hash, write_whole
 from recipe_runner.run import PASSED
@@ -175,7 +176,7 @@ def _prepare(app: Sphinx) -> None:
     """Before Sphinx-Gallery starts: read the runs, and hand it the replacements."""
     check_seams()
     source = Path(app.srcdir)
-    pages = Pages(source, Runs(Path(app.config.recipe_runs)), app.config.recipe_machine)
+    pages = Pages(source, Runs(Path(app.config.recipe_runs)), app.config.recipe_machine or this_machine().name)
     pages.forget_outdated(source)
     gen_rst.execute_script = pages.execute_script
     gen_rst.save_notebook = pages.save_notebook

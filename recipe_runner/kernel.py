@@ -91,7 +91,9 @@ def execute(
         asyncio.run(session.run())
         execution = session.execution
         scrub = scrubber({work: ".", room: tempfile.gettempdir()})
-        execution.outputs = [[_scrubbed(output, scrub) for output in cell.outputs] for cell in notebook.cells]
+        scrubbed = [[_scrubbed(output, scrub) for output in cell.outputs] for cell in notebook.cells]
+        # A stream may have held nothing but what was scrubbed.
+        execution.outputs = [[output for output in outputs if output.get("text") != ""] for outputs in scrubbed]
         execution.reason = scrub(execution.reason)
         return execution
     finally:

@@ -127,7 +127,7 @@ def test_rerun_ignores_kept_runs(site: Site):
 def test_figures_get_alternative_text_a_card_and_twice_the_pixels(site: Site):
     site.write(
         "recipes_source/first.py",
-        "import matplotlib.pyplot as plt\nplt.figure(figsize=(4, 3))\nplt.plot([1, 2])\nplt.title('A line')\nplt.show()",
+        "import matplotlib.pyplot as plt\nplt.figure(figsize=(4, 3))\nplt.plot([1, 2])\nplt.title('A line')",
     )
     assert site.build().status == 0
     page = site.page("recipes/first")
