@@ -35,6 +35,22 @@ def _prepare_kernel():
 
     shell.kernel._progressively_terminate_all_children = leave_children
 
+    def keep_order(stream, other):
+        # Each stream has a buffer of its own. Without this, what was printed between two warnings arrives after both.
+        write = stream.write
+
+        def write_in_order(text):
+            if writer[0] is not stream:
+                writer[0] = stream
+                other.flush()
+            return write(text)
+
+        stream.write = write_in_order
+
+    writer = [sys.stdout]
+    keep_order(sys.stdout, sys.stderr)
+    keep_order(sys.stderr, sys.stdout)
+
     def unread(stream):
         buffer = struct.pack("i", 0)
         return struct.unpack("i", fcntl.ioctl(stream._fid, termios.FIONREAD, buffer))[0]

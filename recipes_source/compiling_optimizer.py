@@ -126,7 +126,9 @@ for label, (other, optimizer, _) in variants.items():
 
 source = torch.empty(parameter_bytes * 7 // 2 // 4, device=device).normal_()
 target = torch.empty_like(source)
-traffic = 2 * source.numel() * source.element_size()  # Each byte is read once and written once.
+traffic = (
+    2 * source.numel() * source.element_size()
+)  # Each byte is read once and written once.
 bandwidths = {}
 for statement in ("target.copy_(source)", "source.add_(1)"):
     timer = benchmark.Timer(statement, globals={"source": source, "target": target})
@@ -172,8 +174,8 @@ if fastest == "fused=True":
     print("It is not compiled: a hand-written kernel wins on this machine.")
 
 # %%
-# A variant at the dashed line moves memory as fast as this machine can, and no rewriting of the step makes it faster. If
-# a bar ends left of the line, part of the data stayed in the processor's caches between steps.
+# A variant at the dashed line moves memory as fast as this machine can, and no rewriting of the step makes it faster.
+# If a bar ends left of the line, part of the data stayed in the processor's caches between steps.
 
 labels = list(times_us)
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -204,9 +206,10 @@ plt.show()
 # a new value does not fit the graph, and TorchDynamo recompiles. A tensor is an input of the graph, and its value may
 # change freely.
 #
-# How often a float recompiles depends on ``dynamic``. With ``dynamic=False``, and in older versions of PyTorch, each new
-# value is a recompilation, up to a limit. By default TorchDynamo sees after the first one that the number varies, and
-# makes it an input. The graphs are only captured here, not compiled (backend ``"eager"``), so that the counts come fast.
+# How often a float recompiles depends on ``dynamic``. With ``dynamic=False``, and in older versions of PyTorch, each
+# new value is a recompilation, up to a limit. By default TorchDynamo sees after the first one that the number varies,
+# and makes it an input. The graphs are only captured here, not compiled (backend ``"eager"``), so that the counts come
+# fast.
 
 scheduled_steps = 5
 
@@ -283,8 +286,9 @@ for sentence, held in claims.items():
     print(f"{'held' if held else 'did not hold'}: {sentence}")
 
 # %%
-# **When not to do this.** If ``fused=True`` exists for your optimizer, try it first: it needs no compilation. A compiled
-# step is the way where no fused version exists. And if the step is a small part of your training time, look elsewhere.
+# **When not to do this.** If ``fused=True`` exists for your optimizer, try it first: it needs no compilation. A
+# compiled step is the way where no fused version exists. And if the step is a small part of your training time, look
+# elsewhere.
 #
 # Measured by others: the `PyTorch recipe on compiling the optimizer
 # <https://docs.pytorch.org/tutorials/recipes/compiling_optimizer.html>`_ reported 747.2 µs for the eager and 392.1 µs

@@ -26,6 +26,8 @@ On three small functions, the older tools are wrong without a word or raise an e
 **What you need:** PyTorch 2.11 or later and SciPy. The page runs on a GPU if there is one, else on the CPU.
 """
 
+import warnings
+
 import matplotlib.pyplot as plt
 import scipy.fft
 import torch
@@ -108,8 +110,8 @@ judge("f1", "jit.script", lambda: torch.jit.script(f1), f1, both_signs)
 
 # %%
 # **torch.fx.symbolic_trace** runs the function with stand-ins instead of tensors. A stand-in has no value to branch on.
-# With ``concrete_args`` it gets one: then tracing works, and the result is the side of that value. The warning says that
-# nothing checks the inputs of later calls.
+# With ``concrete_args`` it gets one: then tracing works, and the result is the side of that value. The warning says
+# that nothing checks the inputs of later calls.
 
 judge("f1", "fx", lambda: torch.fx.symbolic_trace(f1), f1, both_signs)
 judge(
@@ -122,8 +124,8 @@ judge(
 
 # %%
 # **torch.compile** captures what it can on either side of the branch, and leaves the branch to Python: a graph break.
-# ``torch._dynamo.explain`` lists the breaks of one call, and we count them here and below. The backend ``"eager"`` captures graphs and runs them as they are: this page is about what
-# is captured, not about speed.
+# ``torch._dynamo.explain`` lists the breaks of one call, and we count them here and below. The backend ``"eager"``
+# captures graphs and runs them as they are: this page is about what is captured, not about speed.
 
 
 def compiled(function):
@@ -135,7 +137,9 @@ def compiled(function):
 def graph_breaks(function, *arguments):
     """Number of graph breaks in one call."""
     torch.compiler.reset()
-    return len(torch._dynamo.explain(function)(*arguments).break_reasons)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The call that we judged has shown them.
+        return len(torch._dynamo.explain(function)(*arguments).break_reasons)
 
 
 judge("f1", "torch.compile", lambda: compiled(f1), f1, both_signs)
@@ -147,8 +151,8 @@ assert f1_breaks == 1, "a branch on data is one graph break"
 # Case 2: an argument that is no tensor
 # -------------------------------------
 #
-# Nothing in the source of ``f2`` says that ``y`` is an integer. ``torch.jit.script`` takes every argument without a type
-# for a tensor, and the call fails.
+# Nothing in the source of ``f2`` says that ``y`` is an integer. ``torch.jit.script`` takes every argument without a
+# type for a tensor, and the call fails.
 
 
 def f2(x, y):

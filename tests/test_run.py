@@ -60,6 +60,12 @@ def test_streams_arrive_as_one_output():
     assert [output["text"] for output in done.outputs[0]] == ["0\n1\n2\n"]
 
 
+def test_streams_keep_their_order():
+    code = "import sys\nfor i in range(3):\n    print('out', i)\n    print('err', i, file=sys.stderr)"
+    outputs = run([code], name="demo").outputs[0]
+    assert [output["text"] for output in outputs] == ["out 0\n", "err 0\n", "out 1\n", "err 1\n", "out 2\n", "err 2\n"]
+
+
 def test_each_run_has_a_room_of_its_own():
     look = "import os; print(sorted(os.listdir())); open('left.txt', 'w').close()"
     look += "\nprint(os.environ['TORCHINDUCTOR_CACHE_DIR'], os.environ['TRITON_CACHE_DIR'], os.environ['IPYTHONDIR'])"
