@@ -6,11 +6,16 @@ SHELL := /bin/bash
 .ONESHELL:
 
 PYTHON ?= python3
+# Tests the recipes with another PyTorch, in an environment of its own: make test TORCH=2.11
+ifdef TORCH
+VENV := .venv-torch-$(TORCH)
+PYTEST_ARGS ?= tests/test_recipes.py
+endif
 VENV ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 RUNNER := $(VENV_PYTHON) -m recipe_runner
 # A stamp holds the lock files' checksum: a changed lock installs again, an unchanged one costs nothing.
-ALL_STAMP := $(VENV)/.installed-all-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)
+ALL_STAMP := $(VENV)/.installed-all-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)$(TORCH)
 SITE_STAMP := $(VENV)/.installed-site-$(shell cksum requirements-site.txt 2>/dev/null | cut -d' ' -f1)
 
 RUN_OPTIONS := $(if $(ONLY),--only '$(ONLY)') $(if $(RERUN),--rerun) $(if $(TIMEOUT),--timeout '$(TIMEOUT)')
@@ -24,7 +29,7 @@ READY := $(ALL_STAMP)
 READY_SITE := $(if $(wildcard $(ALL_STAMP)),$(ALL_STAMP),$(SITE_STAMP))
 endif
 
-.PHONY: help html test replay run status why serve bench lint lock clean distclean check-venv
+.PHONY: help html test replay record run status why serve bench lint lock clean distclean check-venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -33,6 +38,7 @@ help:  ## Show this list
 	echo "            TIMEOUT=s   html, run: time limit a recipe     DEVICE=cpu|cuda  test: hide or demand a GPU"
 	echo "            VENV=path   use this environment as it is      PYTHON=exe the Python that makes .venv"
 	echo "            MACHINE=name  name of this machine in runs; replay: whose runs to show"
+	echo "            TORCH=2.11  test: the recipes with another PyTorch, in an environment of its own"
 
 html: $(READY)  ## Run what is stale, build the site in _build/html
 	@$(RUNNER) build $(RUN_OPTIONS)
@@ -45,6 +51,9 @@ test: $(READY)  ## Run all tests: the runner, the gallery, every recipe as a scr
 
 replay: $(READY_SITE)  ## Build the site from results/, run nothing, need no torch
 	@$(RUNNER) replay $(if $(MACHINE),--machine '$(MACHINE)')
+
+record: $(READY)  ## Put this machine's good runs of committed recipes into results/
+	@$(RUNNER) record
 
 status: $(READY)  ## Show the state of every run
 	@$(RUNNER) status
@@ -81,8 +90,8 @@ check-venv:
 # The compiler is checked before the download of some gigabytes, not after it.
 $(ALL_STAMP):
 	@$(PYTHON) recipe_runner/preflight.py
-	echo "Installing requirements.txt into $(VENV): some minutes, once"
-	$(MAKE) --no-print-directory .install LOCK=requirements.txt
+	echo "Installing $(if $(TORCH),torch $(TORCH),requirements.txt) into $(VENV): some minutes, once"
+	$(MAKE) --no-print-directory $(if $(TORCH),.install-torch,.install) LOCK=requirements.txt
 	touch $@
 
 $(SITE_STAMP):
@@ -92,8 +101,18 @@ $(SITE_STAMP):
 	touch $@
 
 # pip fetches uv, checked against the lock; uv installs the rest in a tenth of pip's time.
-.PHONY: .install
-.install:
-	@$(PYTHON) -m venv --clear $(VENV)
+define fetch_uv
+	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.txt)
+endef
+
+.PHONY: .install .install-torch
+.install:
+	@$(fetch_uv)
 	$(VENV)/bin/uv pip install --quiet --python $(VENV_PYTHON) --require-hashes --compile-bytecode -r $(LOCK)
+
+# Not from the lock: torchvision must follow torch, so its version is resolved first.
+.install-torch:
+	@$(fetch_uv)
+	printf 'torch==$(TORCH).*\ntorchvision\n' | $(VENV)/bin/uv pip compile --quiet --no-header --no-annotate - | grep -E '^torch(vision)?==' > $(VENV)/torch.txt
+	$(VENV)/bin/uv pip install --quiet --python $(VENV_PYTHON) --compile-bytecode -r requirements.in --override $(VENV)/torch.txt

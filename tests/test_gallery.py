@@ -326,6 +326,33 @@ def test_replay_shows_recorded_runs_and_runs_nothing(site: Site):
     assert "first says 42" in site.page("recipes/first") and "first says 42" in str(site.notebook("first"))
 
 
+def test_record_promotes_good_runs_of_committed_code_only(site: Site):
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=site.root, check=True, capture_output=True)
+
+    site.write("recipes_source/loud.py", "import warnings\nwarnings.warn('beware')")
+    site.write("recipes_source/stale.py", "print(1)")
+    git("init", "-q")
+    git("add", "recipes_source", "intermediate_source")
+    git("commit", "-qm", "recipes")
+    site.build(MACHINE="box")
+    stale = site.root / "recipes_source/stale.py"
+    stale.write_text(stale.read_text().replace("print(1)", "print(2)"))
+    git("commit", "-qam", "edit")
+    edited = site.root / "intermediate_source/second.py"
+    edited.write_text(edited.read_text() + "# not committed\n")
+
+    recorded = site.command("record", MACHINE="box")
+    assert recorded.status == 1 and "1 runs are in results/box" in recorded.output
+    assert [line.partition(": ")[2].partition(": ")[2].partition(".")[0] for line in recorded.errors] == [
+        "has changes that are not committed",
+        "shows a warning: loud",
+        f"its run is not current ({recorded.errors[2].partition('(')[2].partition(')')[0]})",
+    ]
+    assert [file.name for file in (site.root / "results/box").iterdir()] == ["first.ipynb"]
+
+
 def test_a_moved_seam_is_refused_with_a_clear_message(monkeypatch):
     gallery.check_seams()
     monkeypatch.setitem(gallery._ORIGINALS, "save_notebook", lambda notebook, path, extra: None)

@@ -1,0 +1,57 @@
+"""``make record``: puts this machine's good runs of committed recipes into ``results/``, where others can see them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from recipe_runner.build import alone, report, versions_for
+from recipe_runner.machine import this_machine
+from recipe_runner.recipe import Recipe, RecipeError, load_all
+from recipe_runner.record import Record, Runs, unexpected_warnings
+
+
+def promote(root: Path) -> int:
+    """Copy each run that is passed, current and of committed code; name the others. Returns the exit status."""
+    recipes, errors = load_all(root)
+    results = Runs(root / "results")
+    problems = dict(errors)
+    with alone(root / "_build"):
+        for recipe in recipes:
+            try:
+                results.save(_publishable(root, recipe))
+            except RecipeError as problem:
+                problems[recipe.path] = problem
+    print(f"{len(recipes) + len(errors) - len(problems)} runs are in results/{this_machine().name}")
+    return report(problems)
+
+
+def _publishable(root: Path, recipe: Recipe) -> Record:
+    """The kept run of a recipe on this machine.
+
+    Raises
+    ------
+    RecipeError
+        If it is missing, stale or failed, if it shows a warning that the recipe does not expect, or if the recipe has
+        changes that are not committed.
+    """
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", recipe.path, *map(str, recipe.data_files.values())],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if changed.returncode != 0:
+        raise RecipeError(recipe.path, "not in a git repository", "Record runs from a clone")
+    if changed.stdout.strip():
+        raise RecipeError(recipe.path, "has changes that are not committed", "Commit them, then record")
+    runs = Runs(root / "_build" / "runs")
+    if reasons := runs.why_run(recipe, this_machine(), versions_for(recipe)):
+        raise RecipeError(recipe.path, f"its run is not current ({reasons[0]})", f"Run: make html ONLY={recipe.name}")
+    record = runs.load(this_machine().name, recipe.name)
+    if warnings := unexpected_warnings(record, recipe.front_matter.expected_warnings):
+        raise RecipeError(
+            recipe.path, f"shows a warning: {warnings[0][:80]}", "Mend it, or add it to expected_warnings"
+        )
+    return record
