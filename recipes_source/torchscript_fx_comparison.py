@@ -14,18 +14,19 @@
 torch.compile beside TorchScript and FX tracing
 ===============================================
 
-On three small functions, the older tools are wrong without a word or raise an error; torch.compile is right on all.
+Each older tool fails on at least one of three small functions; torch.compile matches eager mode on all of them.
 
 **What you will learn**
 
 - what ``torch.jit.trace``, ``torch.jit.script`` and ``torch.fx.symbolic_trace`` do with a branch on data, with an
   argument that is no tensor, and with code that leaves PyTorch;
 - how ``torch.compile`` differs: what it cannot capture, it leaves to Python;
-- what replaces the older tools, which are deprecated.
+- what replaces TorchScript, which is deprecated.
 
 **What you need:** PyTorch 2.11 or later and SciPy. The page runs on a GPU if there is one, else on the CPU.
 """
 
+import textwrap
 import warnings
 
 import matplotlib.pyplot as plt
@@ -43,8 +44,9 @@ print(f"torch {torch.__version__} on {device}")
 # ------------
 #
 # A tool gets a function and an example input. What it returns is then called on every test input and compared with the
-# function itself in eager mode. There are three verdicts, and no one types them: **right** on all inputs, **silently
-# wrong** on one (no exception, another result), or **error** with its class, from the tool or from the call.
+# function itself in eager mode. The code computes one of three verdicts: **right** on all inputs, **silently wrong** on
+# one (another result and no exception; a warning does not stop a program), or **error** with its class, from the tool
+# or from the call.
 #
 # The errors that we expect are listed by class. Any other ends the page.
 
@@ -65,17 +67,15 @@ def judge(case, tool, make, function, inputs):
         results = [candidate(*arguments) for arguments in inputs]
     except EXPECTED_ERRORS as error:
         verdict = f"error: {type(error).__name__}"
-        message = " ".join(str(error).split())
-        print(
-            f"{tool}: {type(error).__name__}: {message[:100]}{'…' if len(message) > 100 else ''}"
-        )
+        print(f"{tool}: {type(error).__name__}")
+        print(textwrap.fill(textwrap.shorten(str(error), 160), 80, initial_indent="  "))
     else:
         same = [
             torch.equal(result, function(*arguments))
             for result, arguments in zip(results, inputs, strict=True)
         ]
         verdict = "right" if all(same) else "silently wrong"
-        print(f"{tool}: equal to eager mode on the test inputs: {same}")
+        print(f"{tool}: equal to eager {same}")
     verdicts[case, tool] = verdict
 
 
@@ -123,9 +123,9 @@ judge(
 )
 
 # %%
-# **torch.compile** captures what it can on either side of the branch, and leaves the branch to Python: a graph break.
-# ``torch._dynamo.explain`` lists the breaks of one call, and we count them here and below. The backend ``"eager"``
-# captures graphs and runs them as they are: this page is about what is captured, not about speed.
+# **torch.compile** captures what comes before the ``if`` and what comes after it, and Python runs the ``if``: a graph
+# break. ``torch._dynamo.explain`` lists the breaks of one call, and we count them here and below. The backend
+# ``"eager"`` captures graphs and runs them as they are: this page is about what is captured, not about speed.
 
 
 def compiled(function):
@@ -139,20 +139,22 @@ def graph_breaks(function, *arguments):
     torch.compiler.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The call that we judged has shown them.
-        return len(torch._dynamo.explain(function)(*arguments).break_reasons)
+        reasons = torch._dynamo.explain(function)(*arguments).break_reasons
+    for number, reason in enumerate(reasons, start=1):
+        print(f"graph break {number}: {reason.reason.splitlines()[0]}")
+    return len(reasons)
 
 
 judge("f1", "torch.compile", lambda: compiled(f1), f1, both_signs)
 f1_breaks = graph_breaks(f1, positive)
-print(f"graph breaks in a call: {f1_breaks}")
 assert f1_breaks == 1, "a branch on data is one graph break"
 
 # %%
 # Case 2: an argument that is no tensor
 # -------------------------------------
-#
 # Nothing in the source of ``f2`` says that ``y`` is an integer. ``torch.jit.script`` takes every argument without a
-# type for a tensor, and the call fails.
+# type for a tensor, and the call fails; with ``y: int`` it works. ``torch.jit.trace`` takes nothing but tensors as
+# examples.
 
 
 def f2(x, y):
@@ -160,7 +162,9 @@ def f2(x, y):
 
 
 integers = [(positive, 5), (negative, 7)]
+judge("f2", "jit.trace", lambda: torch.jit.trace(f2, (positive, 5)), f2, integers)
 judge("f2", "jit.script", lambda: torch.jit.script(f2), f2, integers)
+judge("f2", "fx", lambda: torch.fx.symbolic_trace(f2), f2, integers)
 judge("f2", "torch.compile", lambda: compiled(f2), f2, integers)
 
 # %%
@@ -168,9 +172,10 @@ judge("f2", "torch.compile", lambda: compiled(f2), f2, integers)
 # --------------------------------
 #
 # ``f3`` goes through NumPy and SciPy and back. The tracer sees a tensor appear from nowhere and keeps it as a constant:
-# the traced function returns the same result for every input. It warns, but a warning does not stop a program.
+# the traced function returns the same result for every input. ``torch.jit.script`` and FX tracing cannot enter SciPy;
+# their errors say so in words of their own.
 #
-# ``torch.compile`` warns as well: it names the function of SciPy that it cannot look into, and leaves it to Python.
+# ``torch.compile`` cannot enter SciPy either. It warns, leaves the call to Python, and goes on behind it.
 
 
 def f3(x):
@@ -187,14 +192,13 @@ judge("f3", "jit.script", lambda: torch.jit.script(f3), f3, two_inputs)
 judge("f3", "fx", lambda: torch.fx.symbolic_trace(f3), f3, two_inputs)
 judge("f3", "torch.compile", lambda: compiled(f3), f3, two_inputs)
 f3_breaks = graph_breaks(f3, positive)
-print(f"graph breaks in a call: {f3_breaks}")
 assert f3_breaks >= 1, "SciPy is a graph break, not an error"
 
 # %%
 # All verdicts
 # ------------
 #
-# A dash means that the case says nothing about that tool.
+# A dash means that we did not try: ``concrete_args`` is for branches.
 
 tools = ["jit.trace", "jit.script", "fx", "fx, concrete_args", "torch.compile"]
 cases = {
@@ -264,6 +268,7 @@ expected = {
     ("f1", "fx"): "error: TraceError",
     ("f1", "fx, concrete_args"): "silently wrong",
     ("f2", "jit.script"): "error: RuntimeError",
+    ("f2", "fx"): "right",
     ("f3", "jit.trace"): "silently wrong",
 }
 for (case, tool), verdict in expected.items():
@@ -279,6 +284,7 @@ for case in cases:
 # **What to use today.** ``torch.jit.trace`` and ``torch.jit.script`` are deprecated. To make a model faster, use
 # ``torch.compile``. To take it out of Python, use ``torch.export``, which refuses a branch on data instead of guessing.
 #
-# **When not to use torch.compile here.** "Right" does not mean "fast": each graph break leaves compiled code and comes
-# back. A function like ``f3`` spends its time in SciPy, and compiling the rest of it gains little. And FX tracing is
-# still the right tool to rewrite a model's graph, if the model has no branch on data.
+# **When not to use torch.compile here.** We used the backend ``"eager"``, which captures and compiles nothing. "Right"
+# does not mean "fast": each graph break leaves compiled code and comes back. A function like ``f3`` spends its time in
+# SciPy, and compiling the rest of it gains little. And FX tracing is still the right tool to rewrite a model's graph,
+# if the model has no branch on data.
