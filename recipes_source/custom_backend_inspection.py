@@ -72,7 +72,7 @@ torch.testing.assert_close(result, two_operations(a, b))
 assert len(graphs) == 1, "a function without branches on data is one graph"
 
 # %%
-# Each row is a node. A ``placeholder`` is an input, ``call_function`` an operation, ``output`` the result.
+# Every row is a node. A ``placeholder`` is an input, ``call_function`` an operation, ``output`` the result.
 #
 # A real model: a summary, not 400 rows
 # -------------------------------------
