@@ -215,8 +215,8 @@ plt.show()
 # ----------------------------
 # A scheduler writes a new learning rate after each step. In the first graph a Python float is a constant, so its first
 # change is a recompilation. By default the second graph takes the number as an input, and later changes are free. With
-# ``dynamic=False``, and in older versions of PyTorch, each new value is a recompilation, up to a limit; after that the
-# step runs uncompiled. A tensor is an input from the start: write ``lr=torch.tensor(0.01)``.
+# ``dynamic=False`` each new value is a recompilation, up to a limit; after that the step runs uncompiled. A tensor is
+# an input from the start: write ``lr=torch.tensor(0.01)``.
 #
 # The graphs are only captured here, not compiled (backend ``"eager"``), so that the counts come fast.
 
