@@ -57,6 +57,10 @@ print(f"torch {torch.__version__}, lightning {L.__version__}, on {device}")
 # One added line
 # --------------
 #
+# Without ``torch.compile``, PyTorch runs each operation when Python reaches it: *eager* mode. With it, at the first
+# call, TorchDynamo reads the Python code of ``forward`` and records its tensor operations as a *graph*. A *backend*, by
+# default Inductor, turns the graph into fast code. What TorchDynamo cannot record ends the graph: a *graph break*.
+#
 # The model is a stack of gated blocks with RMS normalisation, as large language models have them. Fabric places it on
 # the device and wraps it. The added line comes *before* ``fabric.setup``.
 
@@ -115,15 +119,15 @@ assert compiled.state_dict().keys() == Net().state_dict().keys(), (
 print("a name in the checkpoint:", next(iter(compiled.state_dict())))
 
 # %%
-# Fabric's own wrapper stays outside. It casts inputs to the precision you chose, and it is not compiled. Checkpoints
-# need no change: Fabric leaves the compiler's wrapper out of the names.
+# Fabric's own wrapper stays outside, and is not compiled. With a precision such as ``"bf16-mixed"`` it casts inputs and
+# outputs. Checkpoints need no change: Fabric leaves the compiler's wrapper out of the names.
 #
 # Eager against compiled
 # ----------------------
 #
 # We time a whole training step: forward, backward through Fabric, optimizer. The first call compiles, so it is timed on
-# its own. ``fresh_cache()`` gives it an empty disk cache, and another small model pays first for what a process pays
-# only once.
+# its own, with an empty disk cache (``fresh_cache()``). Before that we compile a tiny model, so that the start-up of
+# the compiler in this process is not counted in the first call.
 
 
 def clock():
@@ -180,7 +184,7 @@ compiled_ms, compiled_iqr_ms = median_and_iqr_ms(
 )
 speedup = eager_ms / compiled_ms
 print(
-    f"once in this process: {start_up_s:.1f} s; first call after that: {first_call_s:.1f} s\n"
+    f"start-up of the compiler: {start_up_s:.1f} s; first call: {first_call_s:.1f} s\n"
 )
 print(
     tabulate(
@@ -193,16 +197,20 @@ print(
     )
 )
 
+if speedup > 1:
+    repaid = (start_up_s + first_call_s) * 1e3 / (eager_ms - compiled_ms)
+    print(f"\nstart-up and first call are repaid after {repaid:,.0f} steps")
+
 # %%
-# The interquartile range (IQR) is the spread: half of the steps lie within it. A difference between the medians that is
-# smaller than the ranges means nothing.
+# The interquartile range (IQR) is the spread: half of the steps lie within it. Treat a difference between medians that
+# is smaller than the IQR as noise, until you have repeated the run.
 #
 # Avoid graph breaks
 # ------------------
 #
-# Many models protect themselves against large values. Here the hidden state is scaled down where its norm is above a
-# limit. To run the branch, Python must know the norm, so TorchDynamo ends the graph before it and starts a new one
-# after it. Nothing is said about it. With ``fullgraph=True`` it is an error, and the error names the line.
+# Many models protect themselves against large values. Here, a norm above 100 scales the whole hidden state down. To run
+# the branch, Python must know the norm, so TorchDynamo ends the graph before it and starts a new one after it. PyTorch
+# prints nothing about it. With ``fullgraph=True`` it is an error, and the error names the line.
 
 
 class ProtectedNet(Net):
@@ -224,6 +232,7 @@ breaks_before = count_breaks(ProtectedNet().to(device))
 print(f"graph breaks: {breaks_before}\n")
 assert breaks_before == 1, "the branch breaks the graph once"
 
+# The backend "eager" captures graphs and generates no code, so it is quick.
 strict = fabric.setup(torch.compile(ProtectedNet(), backend="eager", fullgraph=True))
 try:
     strict(inputs)
@@ -235,8 +244,9 @@ else:
     raise AssertionError("fullgraph=True refuses a graph break")
 
 # %%
-# The fix: compute the scale without a branch. The numbers are the same, and the graph is whole. Other frequent causes
-# are ``print``, a logger, and a library that computes outside PyTorch.
+# The fix: compute the scale without a branch. The outputs are the same, above the limit and below it, and the graph is
+# whole. ``TORCH_LOGS="graph_breaks" python train.py`` lists all breaks of your own script. Other frequent causes are
+# ``print``, a logger, and a library that computes outside PyTorch.
 
 
 class ProtectedNetFixed(Net):
@@ -252,7 +262,9 @@ protected_fixed = ProtectedNetFixed().to(device)
 protected_fixed.load_state_dict(protected.state_dict())
 breaks_after = count_breaks(protected_fixed)
 strict = fabric.setup(torch.compile(protected_fixed, backend="eager", fullgraph=True))
-torch.testing.assert_close(strict(inputs), protected(inputs))
+for x in (inputs, inputs[:1]):
+    print(f"norm {protected.blocks(x).norm():.0f}", end="; ")
+    torch.testing.assert_close(strict(x), protected(x))
 print(f"graph breaks: {breaks_after}; same outputs")
 assert breaks_after == 0, "without the branch there is no graph break"
 
@@ -260,12 +272,12 @@ assert breaks_after == 0, "without the branch there is no graph break"
 # Avoid recompilation
 # -------------------
 #
-# A compiled graph is valid under *guards*: conditions on what it was compiled for. A call that fails them compiles
-# again. Four things in a training script fail them often: a batch of another size (the last one, evaluation), a Python
-# number that changes, a Python number that the model itself keeps, and the change between training and evaluation.
+# A compiled graph is valid under *guards*: conditions that it was compiled for. A call that does not meet them triggers
+# a recompilation. Four things in a training script often do that: a batch of another size (the last one, evaluation), a
+# Python number that changes, a Python number that the model itself keeps, and the change between training and
+# evaluation.
 #
-# The counts below do not depend on the backend. ``backend="eager"`` captures the graphs and compiles nothing, so this
-# part is quick.
+# The counts below do not depend on the backend, so we use the quick ``"eager"``.
 
 
 class Scaled(torch.nn.Module):
@@ -304,12 +316,12 @@ class WarmupFixed(Scaled):
         return super().forward(x) * torch.clamp(self.calls / 100, max=1)
 
 
-def recompilations(run, model_class=Scaled, **compile_kwargs):
+def recompilations(run, model_class=Scaled, set_up=fabric.setup, **compile_kwargs):
     """How often the model compiles again while `run(model)` calls it."""
     torch.compiler.reset()
     counters.clear()
     model = model_class()
-    run(fabric.setup(torch.compile(model, backend="eager", **compile_kwargs)))
+    run(set_up(torch.compile(model, backend="eager", **compile_kwargs)))
     return counters["stats"]["unique_graphs"] - 1
 
 
@@ -335,11 +347,18 @@ def marked(model):
     call_with_each([first, *sizes[1:]])(model)
 
 
+def recompilations_in_bf16():
+    """As `marked`, while Fabric keeps the model in bfloat16 and casts each input."""
+    bf16 = L.Fabric(devices=1, precision="bf16-true")
+    return recompilations(marked, set_up=bf16.setup)
+
+
 ways = {
     "as it is": recompilations(call_with_each(sizes)),
     "dynamic=False": recompilations(call_with_each(sizes), dynamic=False),
     "dynamic=True": recompilations(call_with_each(sizes), dynamic=True),
     "mark_dynamic": recompilations(marked),
+    'mark_dynamic, precision="bf16-true"': recompilations_in_bf16(),
     "drop_last=True, no evaluation": recompilations(call_with_each(batches(True))),
 }
 print(tabulate(ways.items(), headers=["other batch sizes", "recompilations"]))
@@ -348,14 +367,17 @@ assert ways["dynamic=False"] == 2, "without dynamic shapes every new size recomp
 assert ways["dynamic=True"] == ways["mark_dynamic"] == 0, (
     "a size that is dynamic from the start never recompiles"
 )
+assert ways['mark_dynamic, precision="bf16-true"'] == 1, "a cast input loses its mark"
 assert ways["drop_last=True, no evaluation"] == 0, "one size needs one graph"
 
 # %%
 # As it is, PyTorch recompiles once, and takes the dimension that changed as dynamic from then on. ``drop_last=True`` in
 # the data loader keeps the fixed size, which may be the faster code; it drops a few samples from each epoch.
-# ``mark_dynamic`` names one dimension; ``dynamic=True`` takes as many as it can.
+# ``mark_dynamic`` names one dimension; ``dynamic=True`` takes as many as it can. Under ``precision="bf16-true"`` Fabric
+# casts each input, which makes a new tensor, and the mark is lost: cast the tensor before you mark it.
 #
-# Python numbers are part of the program. They are compiled in as constants.
+# A Python number is compiled in as a constant. When a number that is an *argument* changes, PyTorch recompiles once and
+# takes it as dynamic. A number that the *model keeps* stays a constant: each new value recompiles.
 
 x = sizes[0]
 factors = [0.1, 0.2, 0.3, 0.4]
@@ -391,9 +413,10 @@ assert numbers["attribute, int (10 calls)"] == limit - 1, (
 )
 
 # %%
-# The last row is the one to remember. An ``int`` that the model keeps is a constant in each graph, so each step
-# recompiles. At the limit PyTorch gives up: it prints the warning above, once, and runs the function without
-# compilation from then on. The script becomes slow and stays correct. Keep such a count in a tensor.
+# The last row is the one to remember. An ``int`` that the model keeps changes at each step, so each step recompiles. At
+# the limit of 8 graphs, one compilation and 7 recompilations, PyTorch prints the warning above, once, and compiles this
+# function no more: a call that fits no graph runs in eager mode. The script is slow and correct. Keep such a count in a
+# tensor.
 #
 # A change between ``train()``, ``eval()`` and ``no_grad()`` also compiles anew. That is right: these are different
 # programs. Each is compiled once.
@@ -426,10 +449,9 @@ torch._logging.set_logs(recompiles=True)
 model(x[:4])
 torch._logging.set_logs(recompiles=False)
 
-model(x, 0.5)
 try:
     with torch.compiler.set_stance("fail_on_recompile"):
-        model(x.double())
+        model(x, 0.5)  # Another factor than the 1.0 so far.
 except RuntimeError as error:
     print(f"\n{type(error).__name__}: {str(error).splitlines()[0]}")
 else:
@@ -440,7 +462,7 @@ else:
 # ----------------------------
 #
 # The counts are exact; what one costs depends on the model. We call the model for inference with a batch and then with
-# half of it. "Dynamic" code is compiled once for both.
+# half of it. As it is, the second call pays for a compilation again; with ``dynamic=True`` one compilation serves both.
 
 half = inputs[: batch // 2]
 rows = []
@@ -526,8 +548,9 @@ assert codes["the same as options"] == codes['mode="reduce-overhead"'], (
 )
 
 # %%
-# The picture shows the steady state of each row. A bar that differs from the bar of the same code shows the noise of
-# this machine, not a gain.
+# Rows with the same code can differ only by noise: compare the other differences with that one first.
+# ``"max-autotune"`` is ``"reduce-overhead"`` and ``"max-autotune-no-cudagraphs"`` together. It is left out, as it can
+# take minutes on a GPU. The picture shows the steady state of each row.
 
 figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 names, medians = [row[0] for row in table], [row[2] for row in table]
@@ -543,9 +566,10 @@ plt.show()
 # Over several processes
 # ----------------------
 #
-# DDP and FSDP need processes of their own. So we write scripts into a temporary folder and launch each as you would,
-# with ``torchrun``, in two processes: on two GPUs with NCCL if there are two, else on the CPU with gloo. This first
-# file is what the scripts share.
+# DDP copies the model to each process; FSDP2 (``fully_shard``) gives each process a part of it. Both need processes of
+# their own. So we write scripts into a temporary folder and launch each as you would, with ``torchrun``, in two
+# processes: on two GPUs with NCCL if there are two, else on the CPU with gloo. This first file is what the scripts
+# share.
 
 common = """
 import lightning as L
@@ -681,19 +705,36 @@ for reapply in (True, False):
         say(fabric, f"{reapply=}, {optimize_ddp=}: {len(graphs)} graphs")
     say(fabric, wrappers(model))
 
-for reapply in (True, False):
+    # The same question for a model without a class of its own.
     torch.compiler.reset()
-    model = fabric.setup(torch.compile(make_model()), _reapply_compile=reapply)
-    seconds = []
+    graphs.clear()
+    sequential = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU())
+    sequential = torch.compile(sequential, backend=keep_graph)
+    fabric.setup(sequential, _reapply_compile=reapply)(x)
+    results[f"sequential {reapply}"] = len(graphs)
+    say(fabric, f"{reapply=}, plain nn.Sequential: {len(graphs)} graphs")
+
+
+def step_s(model):
+    fabric.barrier()
+    start = time.perf_counter()
+    train_step(fabric, model, x).item()
+    return time.perf_counter() - start
+
+
+torch.compiler.reset()
+models = {}
+for reapply in (True, False):
+    model = torch.compile(make_model())
+    models[reapply] = fabric.setup(model, _reapply_compile=reapply)
     with fresh_cache():
-        for _ in range(61):
-            fabric.barrier()
-            start = time.perf_counter()
-            train_step(fabric, model, x).item()
-            seconds.append(time.perf_counter() - start)
-    quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    q1, median, q3 = (torch.tensor(seconds[1:]).double().quantile(quartiles) * 1e3).tolist()
-    say(fabric, f"{reapply=}: first step {seconds[0]:.1f} s, then {median:.1f} ms")
+        say(fabric, f"{reapply=}: first step {step_s(models[reapply]):.1f} s")
+
+seconds = [[step_s(model) for model in models.values()] for _ in range(60)]
+quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+for reapply, times in zip(models, zip(*seconds)):
+    q1, median, q3 = torch.tensor(times).double().quantile(quartiles).mul(1e3).tolist()
+    say(fabric, f"{reapply=}: median {median:.1f} ms, IQR {q3 - q1:.1f} ms")
     results[f"ms {reapply}"] = [median, q3 - q1]
 
 if fabric.global_rank == 0:
@@ -706,16 +747,26 @@ assert ddp["graphs True False"] == ddp["graphs False False"] == 1
 assert ddp["graphs True ddp_optimizer"] == ddp["graphs False ddp_optimizer"] > 1, (
     "under DDP the graph is split at the buckets, whichever wrapper is outside"
 )
+assert (ddp["sequential True"], ddp["sequential False"]) == (0, 1), (
+    "over DDP, a plain nn.Sequential is not compiled at all"
+)
 reapply_ms, reapply_iqr_ms = ddp["ms True"]
 no_reapply_ms, no_reapply_iqr_ms = ddp["ms False"]
 
 # %%
-# - **The order of the wrappers** is as announced. The losses equal those of the eager model on each rank: the script
-#   checks that.
+# - **The order of the wrappers.** ``OptimizedModule`` is outside DDP by default, inside with ``False``. Losses equal
+#   those of the eager model on each rank: the script checks that.
 # - **The graphs.** One graph would have to finish its whole backward pass before the first gradient leaves. So PyTorch
 #   ends a graph where a bucket is full (``optimize_ddp``), and sends this bucket while the next graph runs. It does so
-#   whichever wrapper is outside.
-# - **The first step** of the second setting is shorter because the first one paid for what a process pays only once.
+#   whichever wrapper is outside. Without it there are fewer graphs, and nothing is sent while they run.
+# - **The steady time.** Where the second first step takes no time, the graphs are those of the first setting, reused.
+#   So expect the same speed. The two take turns, so that noise hits both. Keep the default, unless compiling over DDP
+#   gives an error.
+# - **A plain nn.Sequential** is not compiled at all by default, and nothing says so. TorchDynamo follows DDP's
+#   ``forward`` to the model's, and leaves ``forward`` methods that belong to PyTorch itself alone. A class of your own
+#   around it, or ``_reapply_compile=False``, helps.
+# - **Checkpoints.** With ``_reapply_compile=False``, ``model.state_dict()`` has the compiler's ``_orig_mod`` in its
+#   names. ``fabric.save`` leaves it out.
 #
 # FSDP2: compile each block, then shard it
 # ----------------------------------------
@@ -761,13 +812,17 @@ loss.backward()
 torch.testing.assert_close(loss, want)
 weight = model.stem.weight
 whole, local = tuple(weight.shape), tuple(weight.to_local().shape)
-say(fabric, f"plain: {len(graphs)} graph for 3 blocks, {local} of {whole} here")
+say(fabric, f"plain: {len(graphs)} graph for 3 blocks; holds {local} of weight {whole}")
 results = {"plain": len(graphs)}
 
 torch.compiler.reset()
 graphs.clear()
-model = fabric.setup(make_model())
+model = fabric.setup_module(make_model())
+# Sharding replaces the parameters, so the optimizer comes after it.
+optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), lr=1e-3))
 torch.testing.assert_close(train_step(fabric, model, x), want)
+optimizer.step()
+assert train_step(fabric, model, x) < want
 say(fabric, f"through Fabric: {len(graphs)} graph, {wrappers(model)}")
 results["through Fabric"] = len(graphs)
 
@@ -781,8 +836,8 @@ assert fsdp["plain"] == fsdp["through Fabric"] == 1, (
 )
 
 # %%
-# One graph serves all blocks, also when they are sharded. Fabric's older strategy, ``strategy="fsdp"``, is for GPUs
-# only:
+# The sharded blocks share one graph, because they share their code. Fabric's older strategy, ``strategy="fsdp"``, is
+# for GPUs only:
 
 try:
     L.Fabric(accelerator="cpu", devices=1, strategy="fsdp")
@@ -810,20 +865,30 @@ try:
     fabric.setup(model)
 except RuntimeError as error:
     print("RuntimeError:", error)
-print(type(fabric.setup(model, _reapply_compile=False)).__name__)
+early = fabric.setup(model, _reapply_compile=False)
+print("with _reapply_compile=False: accepted")
+try:
+    fabric.save("checkpoint", {"model": early})
+except RuntimeError as error:
+    print("  but fabric.save: RuntimeError:", error)
 
 in_place = torch.nn.Linear(2, 2)
 in_place.compile()
-print(type(fabric.setup(in_place)).__name__)
+fabric.setup(in_place)
+print("with in_place.compile(): accepted")
 """
 done = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True)
 print(done.stdout)
 assert done.returncode == 0, done.stderr
-assert done.stdout.split()[0] == "RuntimeError:", "an early compilation is refused"
+assert done.stdout.count("RuntimeError: Failed to determine") == 2, (
+    "fabric.setup and fabric.save refuse what was compiled before the import"
+)
 
 # %%
-# The ways out, in this order: import Lightning first; or pass ``_reapply_compile=False``; or compile in place with
-# ``model.compile()``, which has no wrapper, so that Fabric leaves it as it is, under the strategy's wrapper.
+# The ways out, in this order: import Lightning first; or compile in place with ``model.compile()``, which has no
+# wrapper, so that Fabric leaves it as it is, under the strategy's wrapper. ``_reapply_compile=False`` only lets
+# ``setup`` pass. The message is the same, and misleads, if you wrote ``torch.compile(model=net)``: pass the model
+# without its name.
 #
 # What this run showed
 # --------------------
@@ -855,7 +920,8 @@ metrics = {
     "ddp_graphs_count": ddp["graphs True ddp_optimizer"],
 }
 default_ms = table[1][2]
-best_ms, best = min((row[2], row[0]) for row in table[1:])
+# Rows with the same code as an earlier one do not count.
+best_ms, best = min((row[2], row[0]) for row in table[1:] if not row[4])
 claims = {
     "a compiled training step is faster than an eager one": speedup > 1,
     "some mode or option is at least a tenth faster than the default": best_ms
@@ -869,7 +935,9 @@ word = "faster" if speedup > 1 else "slower"
 print(
     f"training step: compiled is {max(speedup, 1 / speedup):.2f} times {word} than eager"
 )
-print(f"fastest row of the options: {best}, {best_ms:.2f} ms; default {default_ms:.2f}")
+print(
+    f"fastest code of the options: {best}, {best_ms:.2f} ms; default {default_ms:.2f}"
+)
 print(f"one recompilation took {recompile_s:.1f} s here")
 print(f"DDP: {reapply_ms:.1f} ms reapplied, {no_reapply_ms:.1f} ms not reapplied")
 for sentence, held in claims.items():
