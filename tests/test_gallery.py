@@ -217,6 +217,22 @@ def test_record_promotes_good_runs_of_committed_code_only(site: Site):
     assert [file.name for file in (site.root / "results/box").iterdir()] == ["first.ipynb"]
 
 
+def test_lightning_changes_torch_compile_on_its_own_page_only(site: Site):
+    # Importing Lightning replaces torch.compile in its process by a wrapper of its own.
+    site.write(
+        "intermediate_source/second.py",
+        "import lightning, torch\nassert hasattr(torch.compile, '__wrapped__')",
+        dependencies='"lightning", "torch"',
+    )
+    site.write(
+        "recipes_source/first.py",
+        "import torch\nassert not hasattr(torch.compile, '__wrapped__')",
+        dependencies='"torch"',
+    )
+    built = site.build()
+    assert (built.status, built.ran) == (0, ["second", "first"]), built.output
+
+
 def test_a_moved_seam_is_refused_with_a_clear_message(monkeypatch):
     gallery.check_seams()
     monkeypatch.setitem(gallery._ORIGINALS, "save_notebook", lambda notebook, path, extra: None)

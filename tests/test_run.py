@@ -156,6 +156,20 @@ def test_a_time_out_ends_children_too():
     assert not alive("27182.5")
 
 
+def test_a_time_out_ends_what_torchrun_started(tmp_path: Path):
+    worker = tmp_path / "worker.py"
+    worker.write_text("import subprocess\nprint('worker starts', flush=True)\nsubprocess.run(['sleep', '16180.3'])")
+    code = (
+        "import subprocess, sys\n"
+        "launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']\n"
+        f"subprocess.run([*launch, {str(worker)!r}])"
+    )
+    done = run([code], name="demo", time_limit_s=20)
+    assert done.status == "timed out"
+    assert text_of(done.outputs[0]).count("worker starts") == 2, "both workers were running"
+    assert not alive("16180.3")
+
+
 def test_output_is_capped_while_it_arrives():
     done = run(["line = 'x' * 999\nfor _ in range(20_000): print(line)", "print('after')"], name="demo")
     assert done.status == "passed"
