@@ -648,10 +648,10 @@ def launch(script):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "common.py").write_text(common)
         Path(folder, "train.py").write_text(script)
+        # This module is what the command `torchrun` runs.
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         done = subprocess.run(
-            # This module is what the command `torchrun` runs.
-            [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-            + ["--nproc-per-node", "2", "train.py"],
+            [*torchrun, "--nproc-per-node", "2", "train.py"],
             cwd=folder,
             # Share the cores: torchrun would give each process one thread.
             env=os.environ
