@@ -29,7 +29,7 @@ READY := $(ALL_STAMP)
 READY_SITE := $(if $(wildcard $(ALL_STAMP)),$(ALL_STAMP),$(SITE_STAMP))
 endif
 
-.PHONY: help html test replay record run status why serve bench lint lock clean distclean check-venv
+.PHONY: help html test replay record run compare status why serve bench lint lock clean distclean check-venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -54,6 +54,9 @@ replay: $(READY_SITE)  ## Build the site from results/, run nothing, need no tor
 
 record: $(READY)  ## Put this machine's good runs of committed recipes into results/
 	@$(RUNNER) record
+
+compare: $(READY)  ## Show what changed between two sets of runs: make compare OLD=folder-or-machine NEW=…
+	@$(RUNNER) compare '$(OLD)' '$(NEW)'
 
 status: $(READY)  ## Show the state of every run
 	@$(RUNNER) status

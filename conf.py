@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # Finds recipe_runner when Sphin
 project = "torch.compile, executed"
 author = "The contributors"
 copyright = "2026, the contributors"
-extensions = ["recipe_runner.gallery", "sphinx_gallery.gen_gallery", "sphinx_copybutton"]
+extensions = ["recipe_runner.gallery", "sphinx_gallery.gen_gallery", "sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["*_source/GALLERY_HEADER.rst", "**/README.rst"]
 suppress_warnings = ["config.cache"]
 
@@ -33,6 +33,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["recipes.css"]
+html_sidebars = {"results": []}
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_theme_options = {

@@ -1,4 +1,4 @@
-"""The command line: ``python -m recipe_runner build | run | record | replay | status | why``. The Makefile calls it."""
+"""The command line: ``python -m recipe_runner build | run | record | …``. The Makefile calls it."""
 
 from __future__ import annotations
 
@@ -77,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         sub.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit instead of each recipe's own")
     commands.add_parser("replay", help="build the site from results/, run nothing").add_argument("--machine")
     commands.add_parser("record", help="put this machine's good runs into results/")
+    comparing = commands.add_parser("compare", help="what changed between two folders of runs")
+    comparing.add_argument("old", help="a folder of runs, or a machine's name")
+    comparing.add_argument("new")
     commands.add_parser("status", help="the state of every run")
     commands.add_parser("why", help="why a recipe would run").add_argument("recipe")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the project's folder (default: this one)")
@@ -90,6 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
             return status(options.root)
         if options.command == "why":
             return why(options.root, options.recipe)
+        if options.command == "compare":
+            from recipe_runner.compare import compare
+
+            return compare(options.root, options.old, options.new)
         if options.command == "record":
             from recipe_runner.promote import promote
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipe_runner import preflight
+from recipe_runner.collection import Collection, in_order
 from recipe_runner.machine import this_machine
 from recipe_runner.progress import Progress
+from recipe_runner.published import load as load_figures
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, key_of
 from recipe_runner.run import PASSED, installed_versions, run
@@ -114,6 +116,7 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
     source, html = root / "_build" / "source", root / "_build" / "html"
     stage(root, source, html, recipes, errors)
     settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={machine}"]
+    settings += ["-D", f"recipe_results={root / 'results'}"]
     arguments = [
         "-b",
         "html",
@@ -132,14 +135,15 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
     return clean
 
 
-def unreadable_runs(recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
-    """Kept runs that no page can show because their file is damaged, by the recipe's path."""
-    problems = {}
-    for recipe in recipes:
-        try:
-            runs.shown(recipe, machine)
-        except RecipeError as problem:
-            problems[recipe.path] = problem
+def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
+    """What is wrong with the files that the site shows: runs, their order, published figures. By the file's path."""
+    problems: dict[str, RecipeError] = {}
+    try:
+        load_figures(root / "results")
+        for problem in Collection(runs, Runs(root / "results"), machine, recipes).problems:
+            problems[str(problem.file)] = problem
+    except RecipeError as problem:
+        problems[str(problem.file)] = problem
     return problems
 
 
@@ -150,9 +154,7 @@ def build(root: Path, options: Options) -> int:
     runs = Runs(root / "_build" / "runs")
     with alone(root / "_build"):
         problems = update_runs(chosen, runs, options)
-        problems |= unreadable_runs(
-            [recipe for recipe in recipes if recipe.path not in problems], runs, this_machine().name
-        )
+        problems |= check_collection(root, recipes, runs, this_machine().name)
         clean = build_site(root, runs, this_machine().name, recipes, errors)
     return report(errors | problems, clean)
 
@@ -170,15 +172,13 @@ def replay(root: Path, machine: str | None) -> int:
     """``make replay``: build all pages from ``results/``, run nothing. Returns the exit status."""
     recipes, errors = load_all(root)
     runs = Runs(root / "results")
-    machines = runs.machines()
-    if machine is None and len(machines) != 1:
-        known = ", ".join(machines) or "none"
-        raise RecipeError(
-            "results", f"holds the runs of {len(machines)} machines", f"Choose one with MACHINE=: {known}"
-        )
+    machines = in_order(runs)
+    if not machines or (machine is not None and machine not in machines):
+        cause = f"has no runs of '{machine}'" if machine else "has no runs"
+        raise RecipeError("results", cause, f"Machines: {', '.join(machines) or 'none yet; run: make html record'}")
     machine = machine or machines[0]
     with alone(root / "_build"):
-        problems = unreadable_runs(recipes, runs, machine)
+        problems = check_collection(root, recipes, runs, machine)
         clean = build_site(root, runs, machine, recipes, errors)
     return report(errors | problems, clean)
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from recipe_runner.build import alone, report, versions_for
+from recipe_runner.collection import changed_units, identity
 from recipe_runner.machine import this_machine
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, unexpected_warnings
@@ -19,7 +20,9 @@ def promote(root: Path) -> int:
     with alone(root / "_build"):
         for recipe in recipes:
             try:
-                results.save(_publishable(root, recipe))
+                record = _publishable(root, recipe)
+                _check_against_published(record, results.load(record.run.machine.name, recipe.name))
+                results.save(record)
             except RecipeError as problem:
                 problems[recipe.path] = problem
     print(f"{len(recipes) + len(errors) - len(problems)} runs are in results/{this_machine().name}")
@@ -55,3 +58,21 @@ def _publishable(root: Path, recipe: Recipe) -> Record:
             recipe.path, f"shows a warning: {warnings[0][:80]}", "Mend it, or add it to expected_warnings"
         )
     return record
+
+
+def _check_against_published(record: Record, before: Record | None) -> None:
+    """Refuse what would not fit beside the published runs.
+
+    Raises
+    ------
+    RecipeError
+        If the published run of this name is another machine's, or a metric changed its unit.
+    """
+    if before is None:
+        return
+    where = f"results/{before.run.machine.name}/{before.run.name}.ipynb"
+    if identity(before) != identity(record):
+        cause = f"two machines have this name: {identity(before)}, and {identity(record)}"
+        raise RecipeError(where, cause, "Name this machine with MACHINE= and run make html record again")
+    for problem in changed_units([before, record]):
+        raise RecipeError(where, problem.cause, problem.remedy)

@@ -76,6 +76,11 @@ class Recipe:
         return Path(self.path).stem
 
     @property
+    def page(self) -> str:
+        """The page's name in the site, without suffix: ``recipes/regional_compilation``."""
+        return f"{GALLERIES[Path(self.path).parent.as_posix()]}/{self.name}"
+
+    @property
     def data_files(self) -> dict[str, Path]:
         """The declared data files: name in the working directory -> file on disk."""
         return {name: self.root / Path(self.path).parent / name for name in self.front_matter.data}

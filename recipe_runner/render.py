@@ -9,6 +9,7 @@ from datetime import datetime
 from textwrap import indent
 from typing import Any
 
+from recipe_runner.collection import Shown, labels
 from recipe_runner.record import Record
 from recipe_runner.run import PASSED
 
@@ -50,40 +51,66 @@ def _literal(text: str, language: str, classes: str) -> str:
     return f"\n.. rst-class:: {classes}\n\n .. code-block:: {language}\n\n" + indent(text, "    ") + "\n\n"
 
 
-def facts_rst(record: Record) -> str:
-    """One line: the machine, the versions, the day, the time and the memory of the run that a page shows."""
+def tabs_rst(panels: Sequence[tuple[str, str, str]]) -> str:
+    """One block's outputs on several machines, as tabs that switch together over all pages.
+
+    `panels` are the machines' names, labels and outputs. One machine only: its output without a tab.
+    """
+    if len(panels) == 1 or not any(text.strip() for _, _, text in panels):
+        return panels[0][2]
+    parts = ["\n.. tab-set::\n   :sync-group: machine\n   :class: recipe-machines\n"]
+    for name, label, text in panels:
+        parts.append(f"   .. tab-item:: {label}\n      :sync: {name}\n")
+        parts.append(indent(text if text.strip() else "*No output.*\n", "      "))
+    return "\n".join(parts) + "\n"
+
+
+def facts_rst(record: Record, label: str) -> str:
+    """One line: the machine, the versions, the day, the time and the memory of a run."""
     run = record.run
-    day = datetime.fromisoformat(run.started).strftime("%d %B %Y").lstrip("0")
     versions = [f"{package} {run.versions[package]}" for package in ("torch",) if package in run.versions]
     parts = [
-        f"Ran on **{run.machine.label}**",
+        f"Ran on **{label}**",
         *versions,
         f"Python {run.versions['python']}",
-        day,
+        _day(record),
         f"{run.seconds:.0f} s",
     ]
     parts.append(f"{run.host_peak_bytes / 1024**3:.1f} GiB of memory at most")
     if run.device_peak_bytes is not None:
         parts.append(f"{run.device_peak_bytes / 1024**3:.1f} GiB of GPU memory at most")
-    return ".. rst-class:: recipe-facts\n\n" + " · ".join(parts) + "\n"
+    return " · ".join(parts)
 
 
 def notice_rst(title: str, text: str) -> str:
     """A box that no reader overlooks: the page is not what it should be, and why."""
-    return f".. admonition:: {title}\n   :class: warning recipe-notice\n\n" + indent(_plain(text), "   ") + "\n"
+    return f".. admonition:: {title}\n   :class: warning recipe-notice\n\n" + indent(plain(text), "   ") + "\n"
 
 
-def status_rst(record: Record | None, name: str) -> str:
-    """What stands between a page's first sentence and the rest."""
-    if record is None:
-        return notice_rst(
-            "Not run", f"This build has no run of this code on this machine. To run it: make html ONLY={name}"
-        )
-    if record.run.status != PASSED:
-        return notice_rst(f"This run {record.run.status}", record.run.reason) + "\n" + facts_rst(record)
-    return facts_rst(record)
+def status_rst(shown: Shown) -> str:
+    """What stands between a page's first sentence and the rest: notices, then one line a run, then the downloads."""
+    own, name, parts = shown.own, shown.recipe.name, []
+    if shown.problem is not None:
+        parts.append(notice_rst("This page shows no run of this machine", str(shown.problem)))
+    elif own is None:
+        text = f"This build has no run of this code on this machine. To run it: make html ONLY={name}"
+        parts.append(notice_rst("Not run", text))
+    elif own.run.status != PASSED:
+        parts.append(notice_rst(f"This run {own.run.status}", own.run.reason))
+    if shown.older:
+        text = "; ".join(f"{record.run.machine.label}, {_day(record)}" for record in shown.older)
+        parts.append(notice_rst("Published runs of older code", f"{text}. Their outputs are not on this page."))
+    records = ((own,) if own else ()) + shown.others
+    lines = [facts_rst(record, label) for record, label in zip(records, labels(records).values(), strict=True)]
+    lines.append(f"Downloads: :download:`notebook with these outputs <{name}.ipynb>` · :download:`script <{name}.py>`")
+    block = ".. rst-class:: recipe-facts\n\n" + "\n".join(f"| {line}" for line in lines) + "\n"
+    return "\n".join([*parts, block])
 
 
-def _plain(text: str) -> str:
+def _day(record: Record) -> str:
+    return datetime.fromisoformat(record.run.started).strftime("%d %B %Y").lstrip("0")
+
+
+def plain(text: str) -> str:
     """Text with reStructuredText's own characters taken literally."""
     return re.sub(r"([\\*`_|<>:])", r"\\\1", text)

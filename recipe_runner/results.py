@@ -1,0 +1,205 @@
+"""What the runs measured, as tables: a slice at the end of each page, a page of all, and one JSON and one CSV file."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from recipe_runner.collection import Shown, labels, split_unit
+from recipe_runner.published import Figure
+from recipe_runner.record import Record
+from recipe_runner.render import plain
+
+_UNIT_TEXT = {"_s": "s", "_ms": "ms", "_us": "µs", "_x": "×", "_count": "", "_bytes": "bytes"}
+_IQR = "_iqr"
+
+
+def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
+    """What stands at the end of a recipe's page: its metrics and claims on each machine, and published figures."""
+    records, figures = shown.passed, [figure for figure in figures if figure.recipe == shown.recipe.name]
+    if not records:
+        return ""
+    parts = [_heading("Results of this page", "-")]
+    if any(record.run.metrics for record in records):
+        parts.append(metrics_rst(records, figures))
+    if claims := claims_rst(records):
+        parts.append(f"**Claims of this page**\n\n{claims}")
+    parts.append("All pages together: :doc:`/results`.\n")
+    return "\n".join(parts)
+
+
+def metrics_rst(records: Sequence[Record], figures: Sequence[Figure] = ()) -> str:
+    """One table: a row for each metric and for each published figure, a column for each machine."""
+    rows = [["", *map(plain, labels(records).values())]]
+    for metric in metric_names(records):
+        rows.append([_label(metric), *(_value_text(record, metric) for record in records)])
+        rows += [[_reference_text(figure), *([""] * len(records))] for figure in figures if figure.metric == metric]
+    return _table(rows)
+
+
+def metric_names(records: Sequence[Record]) -> list[str]:
+    """All metrics of some runs of one recipe, without the spreads, which stand beside their metric."""
+    names = {name: None for record in records for name in record.run.metrics}
+    return [name for name in names if not split_unit(name)[0].endswith(_IQR)]
+
+
+def claims_rst(records: Sequence[Record]) -> str:
+    """A list of all claims: those that a run must keep to pass, then those that a machine may refute."""
+    label_of = labels(records)
+    exact = {sentence: None for record in records for sentence in exact_claims(record.run.blocks)}
+    lines = [f"- {plain(_sentence(sentence))}: held in every run." for sentence in exact]
+    measured = {sentence: None for record in records for sentence in record.run.claims}
+    for sentence in measured:
+        states = [
+            f"{'held' if run.claims[sentence] else '**did not hold**'} on {plain(label_of[run.machine.name])}"
+            for run in (record.run for record in records)
+            if sentence in run.claims
+        ]
+        lines.append(f"- {plain(_sentence(sentence))}: {', '.join(states)}.")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def exact_claims(blocks: Sequence[str]) -> list[str]:
+    """The sentences of a recipe's own ``assert condition, "sentence"`` lines: a run that passed has kept them."""
+    return [
+        node.msg.value
+        for block in blocks
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Assert) and isinstance(node.msg, ast.Constant) and type(node.msg.value) is str
+    ]
+
+
+def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], today: date) -> str:
+    """The page of all results: speed-ups first, then a table for each recipe, the runs and the downloads."""
+    parts = [
+        ":orphan:\n",  # A site may leave it out of its menus.
+        _heading("Results", "="),
+        "What the recipes measured, on every machine on record. A value has its spread beside it, the interquartile "
+        "range. Rows that begin with *Published* are figures of others, with their source: references, not results of "
+        "this site.\n",
+        ":download:`All results as JSON <results.json>` · :download:`as CSV <results.csv>`\n",
+        _heading("Speed-ups", "-"),
+        "Time without divided by time with: above 1 is faster, below 1 slower. Machines differ in size, and so do the "
+        "models that the recipes use there: compare along a row with care.\n",
+        _table(_rows_of(all_shown, "speedup_x")),
+        _heading("Calls until compilation is repaid", "-"),
+        "The number of calls after which the time saved exceeds the time of compilation. A machine without a number "
+        "was not faster.\n",
+        _table(_rows_of(all_shown, "breakeven_calls_count")),
+        _heading("Recipe by recipe", "-"),
+    ]
+    for shown in all_shown:
+        if shown.passed:
+            parts += [_heading(shown.recipe.title, "~"), f":doc:`To the page <{shown.recipe.page}>`\n"]
+            mine = [figure for figure in figures if figure.recipe == shown.recipe.name]
+            parts += [metrics_rst(shown.passed, mine), claims_rst(shown.passed)]
+    parts += [_heading("Runs", "-"), _table(_run_rows(all_shown, today))]
+    return "\n".join(parts)
+
+
+def _rows_of(all_shown: Sequence[Shown], suffix: str) -> list[list[str]]:
+    label_of = labels([record for shown in all_shown for record in shown.passed])
+    rows = [["", *map(plain, label_of.values())]]
+    for shown in all_shown:
+        by_machine = {record.run.machine.name: record for record in shown.passed}
+        for metric in metric_names(shown.passed):
+            if metric.endswith(suffix):
+                name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {_label(metric)}"
+                rows.append([name, *(_value_text(by_machine.get(machine), metric) for machine in label_of)])
+    return rows
+
+
+def _run_rows(all_shown: Sequence[Shown], today: date) -> list[list[str]]:
+    rows = [["Recipe", "Machine", "torch", "Day", "Age", "Seconds", "State"]]
+    label_of = labels([record for shown in all_shown for record in (*shown.passed, *shown.older)])
+    for shown in all_shown:
+        for record in (*shown.passed, *shown.older):
+            run = record.run
+            day = datetime.fromisoformat(run.started).date()
+            age, state = (today - day).days, "this code" if record in shown.passed else "**older code**"
+            days = f"{age} day{'s' if age != 1 else ''}"
+            machine, torch = plain(label_of[run.machine.name]), run.versions.get("torch", "")
+            rows.append([shown.recipe.title, machine, torch, str(day), days, f"{run.seconds:.0f}", state])
+    return rows
+
+
+def as_json(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:
+    """Every run's facts, metrics and claims, and the published figures."""
+    parts = ("started", "seconds", "device", "versions", "metrics", "claims")
+    runs = [
+        {
+            "recipe": shown.recipe.name,
+            "machine": record.run.machine.as_dict(),
+            "current_code": record in shown.passed,
+            **{part: getattr(record.run, part) for part in parts},
+        }
+        for shown in all_shown
+        for record in (*shown.passed, *shown.older)
+    ]
+    return json.dumps({"runs": runs, "published": [vars(figure) for figure in figures]}, indent=1, ensure_ascii=False)
+
+
+def as_csv(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:
+    """One row for each figure, measured or published."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["kind", "recipe", "metric", "value", "machine", "version", "date", "source"])
+    for shown in all_shown:
+        for record in (*shown.passed, *shown.older):
+            kind = "measured" if record in shown.passed else "measured, older code"
+            version = f"torch {record.run.versions['torch']}" if "torch" in record.run.versions else ""
+            run = record.run
+            for metric, value in run.metrics.items():
+                table.writerow([kind, run.name, metric, value, run.machine.label, version, run.started, ""])
+    for f in figures:
+        table.writerow(["published", f.recipe, f.metric, f.value, f.machine, f.version, f.date, f.address])
+    return text.getvalue()
+
+
+def _value_text(record: Record | None, metric: str) -> str:
+    if record is None or metric not in record.run.metrics:
+        return ""
+    stem, unit = split_unit(metric)
+    spread = record.run.metrics.get(f"{stem}{_IQR}{unit}")
+    text = _number(record.run.metrics[metric], unit)
+    return text if spread is None else f"{text} ± {_number(spread, unit)}"
+
+
+def _number(value: float, unit: str) -> str:
+    if type(value) is int or unit in ("_count", "_bytes"):
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _label(metric: str) -> str:
+    stem, unit = split_unit(metric)
+    text = _UNIT_TEXT[unit]
+    return plain(stem.replace("_", " ").strip()) + (f", {text}" if text else "")
+
+
+def _reference_text(figure: Figure) -> str:
+    value = f"{_number(figure.value, split_unit(figure.metric)[1])} {_UNIT_TEXT[split_unit(figure.metric)[1]]}"
+    where = f"{plain(figure.what)}; {plain(figure.machine)}, torch {plain(figure.version.removeprefix('torch '))}"
+    return f"*Published: {value.strip()}* ({where}; `{figure.source} <{figure.address}>`__)"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _heading(text: str, underline: str) -> str:
+    return f"{text}\n{underline * len(text)}\n"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """A table with a header row and, for screen readers, a header column."""
+    if len(rows) < 2:
+        return "*Nothing on record.*\n"
+    lines = [".. list-table::", "   :header-rows: 1", "   :stub-columns: 1", "   :class: recipe-table", ""]
+    for row in rows:
+        lines += [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(row)]
+    return "\n".join(lines) + "\n"

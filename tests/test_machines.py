@@ -1,0 +1,174 @@
+"""Runs of several machines on one site: tabs, facts, results, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Site
+
+from recipe_runner.record import Runs
+
+FIGURE = """[[figure]]
+recipe = "first"
+metric = "answer_count"
+value = 41
+unit = "count"
+what = "a smaller answer"
+machine = "GPU, not named"
+version = "torch 2.0"
+source = "A guide"
+address = "https://example.org/guide"
+date = "2026-01-02"
+"""
+
+
+@pytest.fixture
+def two(site: Site) -> Site:
+    """A site whose own machine is `box`, with published runs of `other`."""
+    site.write(
+        "recipes_source/first.py",
+        "print('seed', 3)",
+        "import matplotlib.pyplot as plt\nplt.title('Line')\nplt.plot([1, 2])\nplt.show()",
+        "assert 1 + 1 == 2, 'one and one is two'\n"
+        "metrics = {'answer_count': 42, 'call_ms': 1.5, 'call_iqr_ms': 0.1, 'speedup_x': 2.0}\n"
+        "claims = {'the other machine runs this': False}",
+    )
+    assert site.build(MACHINE="box").status == 0
+    # What another machine of this kind would have recorded.
+    runs = Runs(site.root / "_build/runs")
+    for name in ("first", "second"):
+        record = runs.load("box", name)
+        outputs = json.loads(json.dumps(record.run.outputs).replace("seed 3", "seed 5"))
+        machine = replace(record.run.machine, name="other")
+        run = replace(
+            record.run, machine=machine, outputs=tuple(outputs), claims=dict.fromkeys(record.run.claims, True)
+        )
+        Runs(site.root / "results").save(replace(record, run=run))
+    return site
+
+
+def edit(file: Path, *changes: tuple[str, str]) -> None:
+    text = file.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+
+
+def panels(page: str) -> list[list[str]]:
+    """The machines' names of each set of tabs on a page."""
+    return [re.findall(r'data-sync-id="([^"]*)"', text) for text in re.split(r'class="[^"]*\bsd-tab-set\b', page)[1:]]
+
+
+def test_each_block_has_a_tab_for_each_machine_the_own_first(two: Site):
+    built = two.build(MACHINE="box")
+    assert built.status == 0, built.output
+    page = two.page("recipes/first")
+    assert panels(page) == [["box", "other"]] * 2, "the last block prints nothing: no tabs"
+    assert re.search(r"cores? \(box\)</label>", page), "two machines of one kind are told apart"
+    assert "seed 3" in page and "seed 5" in page
+    assert page.count('alt="Line"') >= 2, "the figures of both machines"
+    assert "seed 3" in str(two.notebook("first")) and "seed 5" not in str(two.notebook("first"))
+
+
+def test_one_machine_has_no_tabs(site: Site):
+    assert site.build(MACHINE="box").status == 0
+    assert not panels(site.page("recipes/first")) and "sd-tab-set" not in site.page("recipes/first")
+
+
+def test_the_top_of_a_page_has_every_run_and_the_downloads(two: Site):
+    two.build(MACHINE="box")
+    top = two.page("recipes/first").partition("<h2")[0]
+    assert top.count("Ran on") == 2 and "(box)" in top and "(other)" in top
+    assert re.search(r'href="[^"]*first\.ipynb"', top) and re.search(r'href="[^"]*first\.py"', top)
+
+
+def test_a_run_of_older_code_is_named_and_not_shown(two: Site):
+    edit(two.root / "recipes_source/first.py", ("'seed', 3", "'new seed', 3"))
+    assert two.build(MACHINE="box").status == 0
+    page = two.page("recipes/first")
+    assert "Published runs of older code" in page and "seed 5" not in page and not panels(page)
+    assert "older code" in two.page("results")
+
+
+def test_results_are_tables_claims_json_and_csv(two: Site):
+    (two.root / "results/published.toml").write_text(FIGURE)
+    assert two.build(MACHINE="box").status == 0
+    for page in (two.page("recipes/first"), two.page("results")):
+        assert "1.50 ± 0.10" in page and "call, ms" in page and "call iqr" not in page
+        assert "Published: 41" in page and "https://example.org/guide" in page
+        assert "One and one is two: held in every run" in page
+        text = re.sub(r"<[^>]+>", "", page)
+        assert re.search(r"The other machine runs this: did not hold on .*\(box\), held on .*\(other\)", text)
+    found = {file.suffix: file.read_text() for file in (two.root / "_build/html/_downloads").glob("*/results.*")}
+    data = json.loads(found[".json"])
+    assert {(run["recipe"], run["machine"]["name"]) for run in data["runs"]} == {
+        ("first", "box"),
+        ("first", "other"),
+        ("second", "box"),
+        ("second", "other"),
+    }
+    rows = list(csv.DictReader(found[".csv"].splitlines()))
+    assert {row["kind"] for row in rows} == {"measured", "published"}
+    assert [row["value"] for row in rows if row["metric"] == "answer_count"] == ["42", "42", "41"]
+
+
+def test_replay_follows_the_order_file(two: Site):
+    two.build(MACHINE="box")
+    shutil.copytree(two.root / "_build/runs/box", two.root / "results/box")
+    (two.root / "results/order.toml").write_text('machines = ["other"]\n')
+    replayed = two.command("replay")
+    assert replayed.status == 0, replayed.output
+    assert panels(two.page("recipes/first"))[0] == ["other", "box"]
+
+
+BAD = {
+    "a run of a recipe that is gone": (
+        lambda results: shutil.copy(results / "other/first.ipynb", results / "other/gone.ipynb"),
+        "results/other/gone.ipynb: the run of a recipe that does not exist. Delete it",
+    ),
+    "two machines of one name": (
+        lambda results: edit(results / "other/first.ipynb", ('"cores": ', '"cores": 9')),
+        "results/other: two machines have this name",
+    ),
+    "another unit": (
+        lambda results: edit(
+            results / "other/first.ipynb", ('"call_ms"', '"call_us"'), ('"call_iqr_ms"', '"call_iqr_us"')
+        ),
+        "results/other/first.ipynb: metric 'call' is in us, in the run of box in ms",
+    ),
+    "edited by hand": (
+        lambda results: edit(results / "other/first.ipynb", ("seed 5", "seed 6")),
+        "results/other/first.ipynb: its code or outputs do not match their hash: it was edited or damaged",
+    ),
+    "a figure without a source": (
+        lambda results: (results / "published.toml").write_text(FIGURE.replace('source = "A guide"\n', "")),
+        "results/published.toml: figure 1 (answer_count) has no 'source'",
+    ),
+    "a figure in another unit": (
+        lambda results: (results / "published.toml").write_text(FIGURE.replace('"count"', '"ms"')),
+        "results/published.toml: figure 1 (answer_count) is in 'ms'",
+    ),
+    "an order of machines that are not there": (
+        lambda results: (results / "order.toml").write_text('machines = ["nowhere"]'),
+        "results/order.toml: names 'nowhere', which has no runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("harm", "line"), BAD.values(), ids=BAD.keys())
+def test_bad_results_get_one_line_and_harm_nothing(two: Site, harm, line: str):
+    two.build(MACHINE="box")
+    harm(two.root / "results")
+    before = {file: file.read_bytes() for file in (two.root / "results").rglob("*") if file.is_file()}
+    built = two.build(MACHINE="box")
+    assert built.status == 1 and "Traceback" not in built.output
+    assert len(built.errors) == 1 and line in built.errors[0], built.output
+    assert "seed 3" in two.page("recipes/first")
+    assert {file: file.read_bytes() for file in before} == before
