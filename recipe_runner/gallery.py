@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx_gallery import gen_rst
 from sphinx_gallery.utils import get_md5sum
@@ -24,6 +25,7 @@ from recipe_runner import recipe as recipes_module
 from recipe_runner import render, results
 from recipe_runner.collection import Collection, Shown, labels
 from recipe_runner.machine import this_machine
+from recipe_runner.overview import speedups_svg
 from recipe_runner.published import Figure
 from recipe_runner.published import load as load_figures
 from recipe_runner.recipe import GALLERIES, RecipeError, code_blocks
@@ -136,6 +138,17 @@ class Pages:
         page, footer, downloads = text.rpartition(_FOOTER)
         content[0] = f"{page}\n{results.slice_rst(shown, self.figures)}\n{footer}{downloads}" if footer else text
 
+    def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+        """Pages that Sphinx must read again because what `add_results` adds has changed; it looks at files only."""
+        before = getattr(env, "recipe_additions", {})
+        # Kept with Sphinx's own books, so that a build that fails leaves it as it was.
+        env.recipe_additions = {
+            s.recipe.page: render.status_rst(s) + results.slice_rst(s, self.figures) for s in self.all
+        }
+        return [
+            page for page, text in env.recipe_additions.items() if page in env.found_docs and before.get(page) != text
+        ]
+
 
 _ORIGINALS = {name: getattr(gen_rst, name, None) for name in SEAMS}
 
@@ -187,7 +200,9 @@ def _prepare(app: Sphinx) -> None:
     pages = Pages(collection, figures)
     pages.forget_outdated(source)
     write_whole(source / "results.rst", results.results_page_rst(pages.all, pages.figures, datetime.now(UTC).date()))
-    write_whole(source / "results.json", results.as_json(pages.all, pages.figures))
+    measured = write_whole(source / "results.json", results.as_json(pages.all, pages.figures))
+    if measured or not (source / results.PLOT).exists():
+        write_whole(source / results.PLOT, speedups_svg(pages.all))
     write_whole(source / "results.csv", results.as_csv(pages.all, pages.figures))
     gen_rst.execute_script = pages.execute_script
     gen_rst.save_notebook = pages.save_notebook
@@ -195,6 +210,7 @@ def _prepare(app: Sphinx) -> None:
     failed = [s.recipe.path for s in pages.all if s.own and s.own.run.status != PASSED]
     app.config.sphinx_gallery_conf["expected_failing_examples"] = failed
     app.connect("source-read", pages.add_results)
+    app.connect("env-get-outdated", pages.outdated)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import ast
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
 from recipe_runner.collection import Shown, labels, split_unit
@@ -16,6 +16,8 @@ from recipe_runner.render import plain
 
 _UNIT_TEXT = {"_s": "s", "_ms": "ms", "_us": "µs", "_x": "×", "_count": "", "_bytes": "bytes"}
 _IQR = "_iqr"
+#: The overview picture, beside the page of results.
+PLOT = "speedups.svg"
 
 
 def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
@@ -36,7 +38,7 @@ def metrics_rst(records: Sequence[Record], figures: Sequence[Figure] = ()) -> st
     """One table: a row for each metric and for each published figure, a column for each machine."""
     rows = [["", *map(plain, labels(records).values())]]
     for metric in metric_names(records):
-        rows.append([_label(metric), *(_value_text(record, metric) for record in records)])
+        rows.append([metric_label(metric), *(_value_text(record, metric) for record in records)])
         rows += [[_reference_text(figure), *([""] * len(records))] for figure in figures if figure.metric == metric]
     return _table(rows)
 
@@ -86,6 +88,7 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
         "Time without divided by time with: above 1 is faster, below 1 slower. Machines differ in size, and so do the "
         "models that the recipes use there: compare along a row with care.\n",
         _table(_rows_of(all_shown, "speedup_x")),
+        f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n   :width: 100%\n",
         _heading("Calls until compilation is repaid", "-"),
         "The number of calls after which the time saved exceeds the time of compilation. A machine without a number "
         "was not faster.\n",
@@ -101,15 +104,22 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
     return "\n".join(parts)
 
 
+def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Shown, str, dict[str, float]]]:
+    """Each metric whose name ends so: the recipe, the metric, and its value on each machine."""
+    for shown in all_shown:
+        for metric in metric_names(shown.passed):
+            if metric.endswith(suffix):
+                runs = [record.run for record in shown.passed if metric in record.run.metrics]
+                yield shown, metric, {run.machine.name: run.metrics[metric] for run in runs}
+
+
 def _rows_of(all_shown: Sequence[Shown], suffix: str) -> list[list[str]]:
     label_of = labels([record for shown in all_shown for record in shown.passed])
     rows = [["", *map(plain, label_of.values())]]
-    for shown in all_shown:
-        by_machine = {record.run.machine.name: record for record in shown.passed}
-        for metric in metric_names(shown.passed):
-            if metric.endswith(suffix):
-                name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {_label(metric)}"
-                rows.append([name, *(_value_text(by_machine.get(machine), metric) for machine in label_of)])
+    for shown, metric, values in metrics_ending(all_shown, suffix):
+        name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {metric_label(metric)}"
+        unit = split_unit(metric)[1]
+        rows.append([name, *(_number(values[m], unit) if m in values else "" for m in label_of)])
     return rows
 
 
@@ -175,7 +185,8 @@ def _number(value: float, unit: str) -> str:
     return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _label(metric: str) -> str:
+def metric_label(metric: str) -> str:
+    """A metric's name as words, with its unit."""
     stem, unit = split_unit(metric)
     text = _UNIT_TEXT[unit]
     return plain(stem.replace("_", " ").strip()) + (f", {text}" if text else "")
@@ -183,7 +194,8 @@ def _label(metric: str) -> str:
 
 def _reference_text(figure: Figure) -> str:
     value = f"{_number(figure.value, split_unit(figure.metric)[1])} {_UNIT_TEXT[split_unit(figure.metric)[1]]}"
-    where = f"{plain(figure.what)}; {plain(figure.machine)}, torch {plain(figure.version.removeprefix('torch '))}"
+    version = "version not named" if figure.version == "not named" else plain(figure.version)
+    where = f"{plain(figure.what)}; {plain(figure.machine)}, {version}"
     return f"*Published: {value.strip()}* ({where}; `{figure.source} <{figure.address}>`__)"
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -105,4 +105,31 @@ def site(tmp_path: Path) -> Site:
     site = Site(tmp_path)
     site.write("recipes_source/first.py", "print('first says', 6 * 7)", "metrics = {'answer_count': 42}")
     site.write("intermediate_source/second.py", "print('second says', 1)", front="order = 2")
+    return site
+
+
+@pytest.fixture
+def two(site: Site) -> Site:
+    """A site whose own machine is `box`, with published runs of `other`."""
+    from recipe_runner.record import Runs
+
+    site.write(
+        "recipes_source/first.py",
+        "print('seed', 3)",
+        "import matplotlib.pyplot as plt\nplt.title('Line')\nplt.plot([1, 2])\nplt.show()",
+        "assert 1 + 1 == 2, 'one and one is two'\n"
+        "metrics = {'answer_count': 42, 'call_ms': 1.5, 'call_iqr_ms': 0.1, 'speedup_x': 2.0}\n"
+        "claims = {'the other machine runs this': False}",
+    )
+    assert site.build(MACHINE="box").status == 0
+    # What another machine of this kind would have recorded.
+    runs = Runs(site.root / "_build/runs")
+    for name in ("first", "second"):
+        record = runs.load("box", name)
+        outputs = json.loads(json.dumps(record.run.outputs).replace("seed 3", "seed 5"))
+        machine = replace(record.run.machine, name="other")
+        run = replace(
+            record.run, machine=machine, outputs=tuple(outputs), claims=dict.fromkeys(record.run.claims, True)
+        )
+        Runs(site.root / "results").save(replace(record, run=run))
     return site

@@ -6,13 +6,10 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Site
-
-from recipe_runner.record import Runs
+from conftest import ROOT, Site
 
 FIGURE = """[[figure]]
 recipe = "first"
@@ -26,31 +23,6 @@ source = "A guide"
 address = "https://example.org/guide"
 date = "2026-01-02"
 """
-
-
-@pytest.fixture
-def two(site: Site) -> Site:
-    """A site whose own machine is `box`, with published runs of `other`."""
-    site.write(
-        "recipes_source/first.py",
-        "print('seed', 3)",
-        "import matplotlib.pyplot as plt\nplt.title('Line')\nplt.plot([1, 2])\nplt.show()",
-        "assert 1 + 1 == 2, 'one and one is two'\n"
-        "metrics = {'answer_count': 42, 'call_ms': 1.5, 'call_iqr_ms': 0.1, 'speedup_x': 2.0}\n"
-        "claims = {'the other machine runs this': False}",
-    )
-    assert site.build(MACHINE="box").status == 0
-    # What another machine of this kind would have recorded.
-    runs = Runs(site.root / "_build/runs")
-    for name in ("first", "second"):
-        record = runs.load("box", name)
-        outputs = json.loads(json.dumps(record.run.outputs).replace("seed 3", "seed 5"))
-        machine = replace(record.run.machine, name="other")
-        run = replace(
-            record.run, machine=machine, outputs=tuple(outputs), claims=dict.fromkeys(record.run.claims, True)
-        )
-        Runs(site.root / "results").save(replace(record, run=run))
-    return site
 
 
 def edit(file: Path, *changes: tuple[str, str]) -> None:
@@ -117,6 +89,18 @@ def test_results_are_tables_claims_json_and_csv(two: Site):
     rows = list(csv.DictReader(found[".csv"].splitlines()))
     assert {row["kind"] for row in rows} == {"measured", "published"}
     assert [row["value"] for row in rows if row["metric"] == "answer_count"] == ["42", "42", "41"]
+
+
+def test_a_new_figure_shows_though_no_recipe_changed(two: Site):
+    two.build(MACHINE="box")
+    (two.root / "results/published.toml").write_text(FIGURE)
+    assert two.build(MACHINE="box").status == 0
+    assert "Published: 41" in two.page("recipes/first")
+
+
+def test_the_published_runs_of_this_site_are_small():
+    files = [file for file in (ROOT / "results").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 5 * 1024**2
 
 
 def test_replay_follows_the_order_file(two: Site):
