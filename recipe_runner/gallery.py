@@ -75,9 +75,10 @@ class Pages:
         """Return the outputs of the kept run, one text a block, and its seconds; keeps Sphinx-Gallery's own books."""
         target = Path(script_vars["target_file"])
         shown = self.shown.get(target.stem)
-        script_vars |= {"example_globals": {}, "memory_delta": 0.0, "passing": True}
+        script_vars |= {"example_globals": {}, "memory_delta": 0.0}
         records = ((shown.own,) if shown.own else ()) + shown.others if shown else ()
         if not records:
+            script_vars["passing"] = True
             return ["" for _ in script_blocks], 0.0
         if records[0].run.blocks != code_blocks(script_blocks):
             raise ExtensionError(
@@ -102,9 +103,9 @@ class Pages:
         run = records[0].run
         script_vars["memory_delta"] = run.host_peak_bytes / 1024**2
         if run.status == PASSED:
+            script_vars["passing"] = True
             write_whole(target.with_suffix(".py.md5"), get_md5sum(target, mode="t"))
         else:
-            script_vars["passing"] = False
             script_vars["formatted_exception"] = run.reason
         return texts, run.seconds
 
