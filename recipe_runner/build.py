@@ -137,14 +137,12 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
 
 def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
     """What is wrong with the files that the site shows: runs, their order, published figures. By the file's path."""
-    problems: dict[str, RecipeError] = {}
+    found = Collection(runs, Runs(root / "results"), machine, recipes).problems
     try:
         load_figures(root / "results")
-        for problem in Collection(runs, Runs(root / "results"), machine, recipes).problems:
-            problems[str(problem.file)] = problem
     except RecipeError as problem:
-        problems[str(problem.file)] = problem
-    return problems
+        found.append(problem)
+    return {str(problem.file): problem for problem in reversed(found)}  # The first of each file stays.
 
 
 def build(root: Path, options: Options) -> int:
