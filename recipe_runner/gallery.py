@@ -201,6 +201,7 @@ def _prepare(app: Sphinx) -> None:
     pages = Pages(collection, figures)
     pages.forget_outdated(source)
     write_whole(source / "results.rst", results.results_page_rst(pages.all, pages.figures, datetime.now(UTC).date()))
+    write_whole(source / results.HEADLINES, results.headlines_rst(pages.all))
     measured = write_whole(source / "results.json", results.as_json(pages.all, pages.figures))
     if measured or not (source / results.PLOT).exists():
         write_whole(source / results.PLOT, speedups_svg(pages.all))

@@ -18,6 +18,8 @@ _UNIT_TEXT = {"_s": "s", "_ms": "ms", "_us": "µs", "_x": "×", "_count": "", "_
 _IQR = "_iqr"
 #: The overview picture, beside the page of results.
 PLOT = "speedups.svg"
+#: What the front page includes.
+HEADLINES = "headlines.txt"
 
 
 def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
@@ -104,6 +106,11 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
     return "\n".join(parts)
 
 
+def headlines_rst(all_shown: Sequence[Shown]) -> str:
+    """The speed-ups for the front page, without those of single batch sizes."""
+    return _table(_rows_of(all_shown, "speedup_x", but="batch_"))
+
+
 def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Shown, str, dict[str, float]]]:
     """Each metric whose name ends so: the recipe, the metric, and its value on each machine."""
     for shown in all_shown:
@@ -113,10 +120,12 @@ def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Sh
                 yield shown, metric, {run.machine.name: run.metrics[metric] for run in runs}
 
 
-def _rows_of(all_shown: Sequence[Shown], suffix: str) -> list[list[str]]:
+def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ") -> list[list[str]]:
     label_of = labels([record for shown in all_shown for record in shown.passed])
     rows = [["", *map(plain, label_of.values())]]
     for shown, metric, values in metrics_ending(all_shown, suffix):
+        if metric.startswith(but):
+            continue
         name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {metric_label(metric)}"
         unit = split_unit(metric)[1]
         rows.append([name, *(_number(values[m], unit) if m in values else "" for m in label_of)])

@@ -136,3 +136,14 @@ def test_conf_and_the_seams_do_not_import_torch():
     code = "import sys, conf, recipe_runner.gallery; print(sorted({'torch', 'nbclient'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_front_page_and_the_results_have_what_the_runs_measured():
+    for record in map(record_of, RECIPES):
+        speedups = {name: value for name, value in record.run.metrics.items() if name.endswith("speedup_x")}
+        results = text_of((HTML / "results.html").read_text(encoding="utf-8"))
+        front = text_of((HTML / "index.html").read_text(encoding="utf-8"))
+        assert record.run.machine.label in results
+        for name, value in speedups.items():
+            assert f"{value:,.2f}" in results, name
+            assert name.startswith("batch_") or f"{value:,.2f}" in front, name
