@@ -247,7 +247,7 @@ def median_and_iqr_ms(call):
     timer = benchmark.Timer(
         "call()", globals={"call": call}, num_threads=torch.get_num_threads()
     )
-    measured = timer.blocked_autorange(min_run_time=1)
+    measured = timer.blocked_autorange(min_run_time=2)
     return measured.median * 1e3, measured.iqr * 1e3
 
 
@@ -447,10 +447,14 @@ accelerator = Accelerator()
 plugin = accelerator.state.dynamo_plugin
 names, blocks = graphs(Net(), (8, 4, 2))
 _, plain = graphs(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()), (8,))
-print(
+text = (
     f"[rank {accelerator.process_index}] {plugin.backend.value}, dynamic={plugin.dynamic}"
     f"\\n  {names}\\n  {blocks - 1} recompilations; nn.Sequential: {plain} graphs"
 )
+for rank in range(accelerator.num_processes):  # One rank after the other.
+    if rank == accelerator.process_index:
+        print(text, flush=True)
+    accelerator.wait_for_everyone()
 """
 configuration = """
 compute_environment: LOCAL_MACHINE

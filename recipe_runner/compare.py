@@ -24,6 +24,7 @@ _CHANGING = [
     (re.compile(r"0x[0-9a-fA-F]+"), "0x…"),
     (re.compile(r"(\.py):\d+"), r"\1:…"),  # Lines of other people's files move with each version.
     (re.compile(r"\b\d+(?:\.\d+)+(?:[+\w]*)?|\b\d{1,3}(?:,\d{3})+\b|\b\d+e[+-]?\d+\b"), "#"),
+    (re.compile(r"\[\d+/\d+(?:_\d+)?\]"), "[#/#]"),  # Numbers of TorchDynamo's compilations, in log lines.
     (re.compile(r"-{3,}"), "---"),  # The rules of a table are as wide as its numbers.
     (re.compile(r"[ \t]+"), " "),
 ]
@@ -114,7 +115,7 @@ def metric_changes(old: dict[str, float], new: dict[str, float]) -> list[str]:
             continue
         a, b = old[name], new[name]
         spread = f"{stem}_iqr{unit}"
-        if unit == "_count":
+        if unit == "_count" and "breakeven" not in stem:  # A break-even is made of timings.
             changed, why = a != b, "exact"
         elif spread in old and spread in new:
             limit = old[spread] + new[spread]
@@ -132,7 +133,9 @@ def normalised(text: str) -> list[str]:
     """A block's text without what differs between two good runs: addresses, versions, timings, widths of tables."""
     for pattern, replacement in _CHANGING:
         text = pattern.sub(replacement, text)
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    # Where one number of a line was measured, its whole numbers are too, as in the row of a table.
+    lines = [re.sub(r"\b\d+\b", "#", line) if " #" in line else line for line in text.splitlines()]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _block_text(outputs: Sequence[dict]) -> str:
