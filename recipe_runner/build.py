@@ -15,6 +15,7 @@ from recipe_runner.collection import Collection, in_order
 from recipe_runner.machine import this_machine
 from recipe_runner.progress import Progress
 from recipe_runner.published import load as load_figures
+from recipe_runner.published import references_to_nothing
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, key_of
 from recipe_runner.run import PASSED, installed_versions, run
@@ -137,11 +138,14 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
 
 def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
     """What is wrong with the files that the site shows: runs, their order, published figures. By the file's path."""
-    found = Collection(runs, Runs(root / "results"), machine, recipes).problems
+    collection = Collection(runs, Runs(root / "results"), machine, recipes)
+    shown, found = collection.shown, list(collection.problems)
     try:
-        load_figures(root / "results")
+        figures = load_figures(root / "results")
     except RecipeError as problem:
         found.append(problem)
+    else:
+        found += references_to_nothing(figures, shown)
     return {str(problem.file): problem for problem in reversed(found)}  # The first of each file stays.
 
 

@@ -42,10 +42,14 @@ class Shown:
     problem: RecipeError | None = None
 
     @property
+    def records(self) -> tuple[Record, ...]:
+        """The runs whose outputs the page shows, the own machine's first."""
+        return (*(() if self.own is None else (self.own,)), *self.others)
+
+    @property
     def passed(self) -> tuple[Record, ...]:
         """All passed runs of this code, the own machine's first."""
-        own = (self.own,) if self.own is not None and self.own.run.status == PASSED else ()
-        return (*own, *self.others)
+        return tuple(record for record in self.records if record.run.status == PASSED)
 
 
 class Collection:

@@ -54,7 +54,7 @@ class Pages:
         """Changes when a page's outputs must be written anew."""
         own_code = b"".join(Path(module.__file__).read_bytes() for module in (inspect.getmodule(Pages), render))
         parts = [str(shown.problem)]
-        for record in ((shown.own,) if shown.own else ()) + shown.others + shown.older:
+        for record in (*shown.records, *shown.older):
             parts += [str(record.key), record.run.started, outputs_hash(record.run.outputs)]
         return hashlib.sha256(own_code + "\n".join(parts).encode()).hexdigest()
 
@@ -76,7 +76,7 @@ class Pages:
         target = Path(script_vars["target_file"])
         shown = self.shown.get(target.stem)
         script_vars |= {"example_globals": {}, "memory_delta": 0.0}
-        records = ((shown.own,) if shown.own else ()) + shown.others if shown else ()
+        records = shown.records if shown else ()
         if not records:
             script_vars["passing"] = True
             return ["" for _ in script_blocks], 0.0
@@ -114,7 +114,7 @@ class Pages:
         name = Path(write_file).name.partition(".")[0]
         shown = self.shown.get(name)
         cells = work_notebook["cells"]
-        records = ((shown.own,) if shown.own else ()) + shown.others if shown else ()
+        records = shown.records if shown else ()
         if records:
             code_cells = [cell for cell in cells if cell["cell_type"] == "code"]
             # Sphinx-Gallery leaves out a last block that holds only its own settings.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from recipe_runner.collection import split_unit
+from recipe_runner.collection import Shown, split_unit
 from recipe_runner.recipe import RecipeError
 from recipe_runner.run import UNITS
 
@@ -63,6 +64,21 @@ def load(folder: Path) -> list[Figure]:
     except (ValueError, OSError) as error:
         raise RecipeError(FILE, f"not readable ({error})", "Mend that line") from None
     return [_figure(number, entry) for number, entry in enumerate(entries, start=1)]
+
+
+def references_to_nothing(figures: Sequence[Figure], all_shown: Mapping[str, Shown]) -> list[RecipeError]:
+    """One problem for each figure that no table would show: its recipe does not exist, or no run has its metric."""
+    problems = []
+    for number, figure in enumerate(figures, start=1):
+        shown = all_shown.get(figure.recipe)
+        if shown is None:
+            cause = f"figure {number} is about '{figure.recipe}', which is not a recipe"
+        elif shown.passed and not any(figure.metric in record.run.metrics for record in shown.passed):
+            cause = f"figure {number} is about '{figure.metric}', which no run of {figure.recipe} has"
+        else:
+            continue
+        problems.append(RecipeError(FILE, cause, "Correct its name, or remove it"))
+    return problems
 
 
 def _figure(number: int, entry: dict[str, object]) -> Figure:

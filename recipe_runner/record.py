@@ -25,7 +25,7 @@ from recipe_runner.run import PASSED, Run
 
 #: Raised when the meaning of a run's metadata changes.
 SCHEMA = 1
-_REMEDY = "Delete the file, then run: make html"
+_REMEDY = "Restore the file, or delete it, then run: make html"
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def status_rst(shown: Shown) -> str:
     if shown.older:
         text = "; ".join(f"{record.run.machine.label}, {_day(record)}" for record in shown.older)
         parts.append(notice_rst("Published runs of older code", f"{text}. Their outputs are not on this page."))
-    records = ((own,) if own else ()) + shown.others
-    lines = [facts_rst(record, label) for record, label in zip(records, labels(records).values(), strict=True)]
+    by_label = zip(shown.records, labels(shown.records).values(), strict=True)
+    lines = [facts_rst(record, label) for record, label in by_label]
     lines.append(f"Downloads: :download:`notebook with these outputs <{name}.ipynb>` · :download:`script <{name}.py>`")
     block = ".. rst-class:: recipe-facts\n\n" + "\n".join(f"| {line}" for line in lines) + "\n"
     return "\n".join([*parts, block])

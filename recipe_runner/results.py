@@ -54,8 +54,9 @@ def metric_names(records: Sequence[Record]) -> list[str]:
 def claims_rst(records: Sequence[Record]) -> str:
     """A list of all claims: those that a run must keep to pass, then those that a machine may refute."""
     label_of = labels(records)
+    everywhere = ", ".join(f"held on {plain(label)}" for label in label_of.values())
     exact = {sentence: None for record in records for sentence in exact_claims(record.run.blocks)}
-    lines = [f"- {plain(_sentence(sentence))}: held in every run." for sentence in exact]
+    lines = [f"- {plain(sentence)}: {everywhere}." for sentence in exact]
     measured = {sentence: None for record in records for sentence in record.run.claims}
     for sentence in measured:
         states = [
@@ -63,7 +64,7 @@ def claims_rst(records: Sequence[Record]) -> str:
             for run in (record.run for record in records)
             if sentence in run.claims
         ]
-        lines.append(f"- {plain(_sentence(sentence))}: {', '.join(states)}.")
+        lines.append(f"- {plain(sentence)}: {', '.join(states)}.")
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -191,6 +192,8 @@ def _value_text(record: Record | None, metric: str) -> str:
 def _number(value: float, unit: str) -> str:
     if type(value) is int or unit in ("_count", "_bytes"):
         return f"{value:,.0f}"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
     return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
@@ -206,10 +209,6 @@ def _reference_text(figure: Figure) -> str:
     version = "version not named" if figure.version == "not named" else plain(figure.version)
     where = f"{plain(figure.what)}; {plain(figure.machine)}, {version}"
     return f"*Published: {value.strip()}* ({where}; `{figure.source} <{figure.address}>`__)"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _heading(text: str, underline: str) -> str:

@@ -97,7 +97,7 @@ def test_a_damaged_record_is_refused_in_one_line(recipe, tmp_path: Path, damage:
     with pytest.raises(RecipeError) as caught:
         runs.load("box", "demo")
     assert "demo.ipynb: " in str(caught.value) and "\n" not in str(caught.value)
-    assert "Delete the file" in caught.value.remedy
+    assert "Restore the file" in caught.value.remedy
 
 
 def test_a_record_under_another_name_is_refused(recipe, tmp_path: Path):
