@@ -80,7 +80,9 @@ def test_a_corrupt_run_file(site: Site, damage: str):
     built = site.build()
     assert (built.status, built.ran) == (1, [])
     assert (
-        len(built.errors) == 1 and "first.ipynb: not a readable run" in built.errors[0] and "Restore the file" in built.errors[0]
+        len(built.errors) == 1
+        and "first.ipynb: not a readable run" in built.errors[0]
+        and "Restore the file" in built.errors[0]
     )
     assert "not a readable run" in site.page("recipes/first") and "second says 1" in site.page("intermediate/second")
     assert site.build("--rerun", "--only", "first").status == 0, "RERUN=1 heals it too"
