@@ -29,7 +29,10 @@ READY := $(ALL_STAMP)
 READY_SITE := $(if $(wildcard $(ALL_STAMP)),$(ALL_STAMP),$(SITE_STAMP))
 endif
 
-.PHONY: help html test replay record run compare status why serve bench lint lock clean distclean check-venv
+# Given by name, or from the environment: see `make help`.
+export SITE_URL REPOSITORY
+
+.PHONY: help html test replay record run verify compare new status why serve bench lint lock clean distclean check-venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -39,6 +42,7 @@ help:  ## Show this list
 	echo "            VENV=path   use this environment as it is      PYTHON=exe the Python that makes .venv"
 	echo "            MACHINE=name  name of this machine in runs; replay: whose runs to show"
 	echo "            TORCH=2.11  test: the recipes with another PyTorch, in an environment of its own"
+	echo "            SITE_URL=address, REPOSITORY=address  html, replay: for publishing, see CONTRIBUTING.md"
 
 html: $(READY)  ## Run what is stale, build the site in _build/html
 	@$(RUNNER) build $(RUN_OPTIONS)
@@ -55,8 +59,14 @@ replay: $(READY_SITE)  ## Build the site from results/, run nothing, need no tor
 record: $(READY)  ## Put this machine's good runs of committed recipes into results/
 	@$(RUNNER) record
 
+verify: $(READY_SITE)  ## Check that the built site shows what ran, and only that
+	@$(RUNNER) verify
+
 compare: $(READY)  ## Show what changed between two sets of runs: make compare OLD=folder-or-machine NEW=…
 	@$(RUNNER) compare '$(OLD)' '$(NEW)'
+
+new: $(READY_SITE)  ## Write the file of a new recipe, which already runs: make new NAME=my_question
+	@$(RUNNER) new '$(NAME)'
 
 status: $(READY)  ## Show the state of every run
 	@$(RUNNER) status
@@ -71,8 +81,10 @@ serve: html  ## Serve the site on this machine; an edit runs what it must and re
 bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery (about half an hour)
 	@$(VENV_PYTHON) benchmarks/build_speed.py
 
-lint: $(READY)  ## Check style
+lint: $(READY)  ## Check style and spelling
 	@$(VENV)/bin/ruff check .
+	$(VENV)/bin/codespell
+	$(VENV)/bin/sphinx-lint --enable all --disable line-too-long $$(git ls-files '*.rst' '*_source/*.py')
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff format --check --isolated --line-length 88 recipes_source intermediate_source
 

@@ -3,7 +3,8 @@
 # dependencies = ["torch>=2.11", "accelerate>=1.15", "matplotlib>=3.8", "numpy>=2", "tabulate>=0.9"]
 #
 # [tool.recipe]
-# order = 30
+# order = 60
+# tags = ["training", "cold start"]
 # time_limit_s = 600
 # expected_warnings = ["TqdmWarning"] # where a kernel has no ipywidgets
 # ///

@@ -3,7 +3,8 @@
 # dependencies = ["torch>=2.11", "lightning>=2.6", "matplotlib>=3.8", "numpy>=2", "tabulate>=0.9"]
 #
 # [tool.recipe]
-# order = 20
+# order = 50
+# tags = ["training", "graph breaks", "recompilation", "modes", "distributed"]
 # time_limit_s = 600
 # # The recompile limit speaks up; max-autotune warns under torch 2.11.
 # expected_warnings = ["torch/_dynamo/convert_frame.py", "TypedStorage is deprecated"]

@@ -4,6 +4,7 @@
 #
 # [tool.recipe]
 # order = 10
+# tags = ["basics", "training", "inference"]
 # time_limit_s = 600
 # expected_warnings = ["Profiler record function"]
 # ///

@@ -80,6 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     comparing = commands.add_parser("compare", help="what changed between two folders of runs")
     comparing.add_argument("old", help="a folder of runs, or a machine's name")
     comparing.add_argument("new")
+    commands.add_parser("new", help="write the file of a new recipe").add_argument("name")
+    verifying = commands.add_parser("verify", help="does a built site show what ran, and only that?")
+    verifying.add_argument("site", type=Path, nargs="?", default=Path("_build/html"), help="default: _build/html")
     commands.add_parser("status", help="the state of every run")
     commands.add_parser("why", help="why a recipe would run").add_argument("recipe")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the project's folder (default: this one)")
@@ -93,6 +96,14 @@ def main(arguments: list[str] | None = None) -> int:
             return status(options.root)
         if options.command == "why":
             return why(options.root, options.recipe)
+        if options.command == "new":
+            from recipe_runner.skeleton import new
+
+            return new(options.root, options.name)
+        if options.command == "verify":
+            from recipe_runner.verify import verify
+
+            return verify(options.root, options.root / options.site)
         if options.command == "compare":
             from recipe_runner.compare import compare
 

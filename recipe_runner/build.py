@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe_runner import preflight
+from recipe_runner import preflight, publishing
 from recipe_runner.collection import Collection, in_order
 from recipe_runner.machine import this_machine
 from recipe_runner.progress import Progress
@@ -151,6 +151,7 @@ def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machine:
 
 def build(root: Path, options: Options) -> int:
     """``make html``: run what is stale, build all pages, then name what went wrong. Returns the exit status."""
+    publishing.from_environment()  # A bad address is refused before anything runs.
     recipes, errors = load_all(root)
     chosen = select(recipes, errors, options.only)
     runs = Runs(root / "_build" / "runs")
@@ -172,6 +173,7 @@ def run_only(root: Path, options: Options) -> int:
 
 def replay(root: Path, machine: str | None) -> int:
     """``make replay``: build all pages from ``results/``, run nothing. Returns the exit status."""
+    publishing.from_environment()
     recipes, errors = load_all(root)
     runs = Runs(root / "results")
     machines = in_order(runs)

@@ -21,13 +21,15 @@ from sphinx.errors import ExtensionError
 from sphinx_gallery import gen_rst
 from sphinx_gallery.utils import get_md5sum
 
+from recipe_runner import publishing, render, results, theme
 from recipe_runner import recipe as recipes_module
-from recipe_runner import render, results
+from recipe_runner.cards import ALL_CARDS, cards_rst, with_cards
 from recipe_runner.collection import Collection, Shown, labels
 from recipe_runner.machine import this_machine
 from recipe_runner.overview import speedups_svg
 from recipe_runner.published import Figure
 from recipe_runner.published import load as load_figures
+from recipe_runner.publishing import Addresses
 from recipe_runner.recipe import GALLERIES, RecipeError, code_blocks
 from recipe_runner.record import Runs, outputs_hash, write_whole
 from recipe_runner.run import PASSED
@@ -45,9 +47,22 @@ _TITLE_AND_SENTENCE = re.compile(r"(^[^\n]+\n(?P<rule>[=\-~#*^])(?P=rule){2,}\n\
 class Pages:
     """All pages of this build, by the name of their recipe; holds the replacements of Sphinx-Gallery's functions."""
 
-    def __init__(self, collection: Collection, figures: Sequence[Figure]) -> None:
-        self.shown, self.figures = collection.shown, figures
+    def __init__(self, collection: Collection, figures: Sequence[Figure], addresses: Addresses) -> None:
+        self.shown, self.figures, self.addresses = collection.shown, figures, addresses
         self.all = list(collection.shown.values())
+
+    def in_gallery(self, folder: str) -> list[Shown]:
+        """The pages of one gallery, in order."""
+        return [shown for shown in self.all if shown.recipe.page.startswith(f"{folder}/")]
+
+    @staticmethod
+    def head(shown: Shown) -> str:
+        """What stands above a page's title."""
+        return render.description_rst(shown.recipe.result)
+
+    def status(self, shown: Shown) -> str:
+        """What stands below a page's first sentence."""
+        return render.status_rst(shown, self.addresses.links(shown.recipe))
 
     @staticmethod
     def fingerprint(shown: Shown) -> str:
@@ -120,6 +135,9 @@ class Pages:
             # Sphinx-Gallery leaves out a last block that holds only its own settings.
             for number, (cell, outputs) in enumerate(zip(code_cells, records[0].run.outputs, strict=False), start=1):
                 cell |= {"outputs": outputs, "execution_count": number}
+            if cells[0]["cell_type"] == "markdown":
+                facts = render.facts_rst(records[0], records[0].run.machine.label)
+                cells[0]["source"] += [f"\n**The outputs below:** {facts[0].lower()}{facts[1:]}"]
         if shown is not None:
             packages = " ".join(f'"{requirement}"' for requirement in shown.recipe.front_matter.dependencies)
             note = f"# To install what this notebook needs, uncomment the next line.\n# %pip install {packages}"
@@ -129,13 +147,17 @@ class Pages:
         _ORIGINALS["save_notebook"](work_notebook, write_file)
 
     def add_results(self, app: Sphinx, docname: str, content: list[str]) -> None:
-        """Put the facts of the runs below a page's first sentence, and its results before its downloads."""
+        """Put the facts of the runs below a page's first sentence, its results at its end, and cards in a gallery."""
         folder, _, name = docname.rpartition("/")
-        shown = self.shown.get(name)
-        if folder not in GALLERIES.values() or shown is None:
+        if folder not in GALLERIES.values():
             return
-        status = render.status_rst(shown)
-        text = _TITLE_AND_SENTENCE.sub(lambda match: f"{match.group(1)}\n{status}\n", content[0], count=1)
+        if name == "index":
+            content[0] = with_cards(content[0], self.in_gallery(folder))
+        if (shown := self.shown.get(name)) is None:
+            return
+        status = self.status(shown)
+        text = self.head(shown) + content[0]
+        text = _TITLE_AND_SENTENCE.sub(lambda match: f"{match.group(1)}\n{status}\n", text, count=1)
         page, footer, downloads = text.rpartition(_FOOTER)
         content[0] = f"{page}\n{results.slice_rst(shown, self.figures)}\n{footer}{downloads}" if footer else text
 
@@ -144,8 +166,9 @@ class Pages:
         before = getattr(env, "recipe_additions", {})
         # Kept with Sphinx's own books, so that a build that fails leaves it as it was.
         env.recipe_additions = {
-            s.recipe.page: render.status_rst(s) + results.slice_rst(s, self.figures) for s in self.all
+            s.recipe.page: self.head(s) + self.status(s) + results.slice_rst(s, self.figures) for s in self.all
         }
+        env.recipe_additions |= {f"{folder}/index": cards_rst(self.in_gallery(folder)) for folder in GALLERIES.values()}
         return [
             page for page, text in env.recipe_additions.items() if page in env.found_docs and before.get(page) != text
         ]
@@ -198,10 +221,11 @@ def _prepare(app: Sphinx) -> None:
         figures = load_figures(published.folder)
     except RecipeError:
         figures = []
-    pages = Pages(collection, figures)
+    pages = Pages(collection, figures, publishing.from_environment())
     pages.forget_outdated(source)
     write_whole(source / "results.rst", results.results_page_rst(pages.all, pages.figures, datetime.now(UTC).date()))
     write_whole(source / results.HEADLINES, results.headlines_rst(pages.all))
+    write_whole(source / ALL_CARDS, cards_rst(pages.all))
     measured = write_whole(source / "results.json", results.as_json(pages.all, pages.figures))
     if measured or not (source / results.PLOT).exists():
         write_whole(source / results.PLOT, speedups_svg(pages.all))
@@ -213,6 +237,10 @@ def _prepare(app: Sphinx) -> None:
     app.config.sphinx_gallery_conf["expected_failing_examples"] = failed
     app.connect("source-read", pages.add_results)
     app.connect("env-get-outdated", pages.outdated)
+    path = [shown.recipe for shown in pages.all]
+    app.connect(
+        "html-page-context", lambda _app, name, _template, context, _doctree: theme.follow_path(path, name, context)
+    )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -21,6 +21,7 @@ DEFAULT_TIME_LIMIT_S = 600
 
 # The reference expression of PEP 723.
 _SCRIPT_BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_TAG = re.compile(r"[A-Za-z0-9]+([ -][A-Za-z0-9]+)*")
 _TITLE_RULE = re.compile(r"([=\-~^\"'#*+.:_`])\1{2,}")
 
 
@@ -47,7 +48,9 @@ class FrontMatter:
     data : tuple of str
         Files beside the recipe that it reads; they are copied into its working directory and are part of its key.
     order : int
-        Position in its gallery, smallest first.
+        Position on the learning path, over all galleries, smallest first.
+    tags : tuple of str
+        Topics, by which a reader filters the cards.
     expected_warnings : tuple of str
         Parts of warnings that the recipe shows on purpose.
     """
@@ -57,16 +60,32 @@ class FrontMatter:
     time_limit_s: int = DEFAULT_TIME_LIMIT_S
     data: tuple[str, ...] = ()
     order: int = 100
+    tags: tuple[str, ...] = ()
     expected_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe: ``path`` is relative to ``root``, ``blocks`` are the texts of its code blocks, in order."""
+    """One recipe, read and checked.
+
+    Attributes
+    ----------
+    root : Path
+        The project's folder.
+    path : str
+        The file, relative to `root`.
+    title, result : str
+        The docstring's title and, as reStructuredText, the paragraph below it: what a reader gets, in one line.
+    front_matter : FrontMatter
+        What the recipe declares about itself.
+    blocks : tuple of str
+        The texts of its code blocks, in order.
+    """
 
     root: Path
     path: str
     title: str
+    result: str
     front_matter: FrontMatter
     blocks: tuple[str, ...] = field(repr=False)
 
@@ -108,12 +127,12 @@ def load(root: Path, file: Path) -> Recipe:
         raise RecipeError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
     except SyntaxError as error:
         raise RecipeError(path, f"syntax error in line {error.lineno}: {error.msg}", "Mend that line") from None
-    title = _title(path, ast.get_docstring(tree))
+    title, result = _title_and_result(path, ast.get_docstring(tree))
     front_matter = parse_front_matter(path, text)
     blocks = split_blocks(file)
     if not blocks:
         raise RecipeError(path, "no code block", "Add code below the docstring")
-    recipe = Recipe(root, path, title, front_matter, blocks)
+    recipe = Recipe(root, path, title, result, front_matter, blocks)
     for name, data_file in recipe.data_files.items():
         if not data_file.is_file():
             raise RecipeError(
@@ -123,7 +142,7 @@ def load(root: Path, file: Path) -> Recipe:
 
 
 def load_all(root: Path) -> tuple[list[Recipe], dict[str, RecipeError]]:
-    """Read every recipe: those that are good, in page order, and the errors of the others by path."""
+    """Read every recipe: those that are good, in the order of the learning path, and the others' errors by path."""
     recipes: dict[str, Recipe] = {}
     errors: dict[str, RecipeError] = {}
     seen: dict[str, str] = {}
@@ -137,8 +156,7 @@ def load_all(root: Path) -> tuple[list[Recipe], dict[str, RecipeError]]:
             for this, that in ((path, other), (other, path)):
                 recipes.pop(this, None)
                 errors[this] = RecipeError(this, f"{that} has the same name", "Rename one of the two")
-    ordered = sorted(recipes.values(), key=lambda r: (r.path.split("/")[0], r.front_matter.order, r.name))
-    return ordered, errors
+    return sorted(recipes.values(), key=lambda recipe: (recipe.front_matter.order, recipe.name)), errors
 
 
 def split_blocks(file: Path) -> tuple[str, ...]:
@@ -172,7 +190,7 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
         raise RecipeError(path, f"front matter is not TOML ({error})", remedy) from None
 
     tool = document.get("tool", {}).get("recipe", {})
-    types = {"time_limit_s": int, "data": list, "order": int, "expected_warnings": list}
+    types = {"time_limit_s": int, "data": list, "order": int, "tags": list, "expected_warnings": list}
     for key, value in tool.items():
         if key not in types:
             raise RecipeError(path, f"unknown key '{key}' in [tool.recipe]", f"Known: {', '.join(types)}")
@@ -181,6 +199,9 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
             raise RecipeError(path, f"[tool.recipe] {key} must be {wanted}, is {value!r}", remedy)
     if tool.get("time_limit_s", 1) <= 0:
         raise RecipeError(path, "[tool.recipe] time_limit_s must be more than 0", remedy)
+    for tag in tool.get("tags", []):
+        if not _TAG.fullmatch(tag):
+            raise RecipeError(path, f"bad tag '{tag}'", "Use letters, digits, spaces and hyphens")
     for name in tool.get("data", []):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise RecipeError(path, f"data file '{name}' lies outside the recipe's folder", "Move it beside the recipe")
@@ -197,8 +218,8 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
     )
 
 
-def _title(path: str, docstring: str | None) -> str:
-    """The first line of a docstring, which an underline must follow."""
+def _title_and_result(path: str, docstring: str | None) -> tuple[str, str]:
+    """The first line of a docstring, which an underline must follow, and the paragraph below."""
     if docstring is None:
         raise RecipeError(path, "no docstring", "Begin with a docstring: title, underline, one sentence")
     lines = docstring.strip().splitlines()
@@ -206,4 +227,7 @@ def _title(path: str, docstring: str | None) -> str:
         raise RecipeError(path, "the docstring does not begin with a title", "Underline its first line with ====")
     if "`" in lines[0]:
         raise RecipeError(path, "the title has backticks, which menus show as they are", "Take them out")
-    return lines[0].strip()
+    paragraphs = "\n".join(lines[2:]).strip().split("\n\n")
+    if not paragraphs[0]:
+        raise RecipeError(path, "no sentence below the title", "Say there in one sentence what a reader gets")
+    return lines[0].strip(), " ".join(paragraphs[0].split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from textwrap import indent
@@ -15,6 +16,9 @@ from recipe_runner.run import PASSED
 
 #: Stores a PNG and returns the address that an image directive may use.
 SaveFigure = Callable[[bytes], str]
+
+#: Lines of output that a page shows unfolded.
+LONGEST_OUTPUT = 40
 
 #: All but what a terminal would show: progress bars overwrite their line.
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
@@ -34,21 +38,33 @@ def _output_rst(output: dict[str, Any], save_figure: SaveFigure) -> str:
         return _literal("\n".join(output["traceback"]), "pytb", "sphx-glr-script-out")
     data, plain = output["data"], output["data"].get("text/plain", "")
     if "image/png" in data:
-        address = save_figure(base64.b64decode(data["image/png"]))
-        width = output["metadata"].get("image/png", {}).get("width")
-        size = f"   :width: {width}px\n" if width else ""
-        return f"\n.. image:: {address}\n   :alt: {plain}\n{size}   :class: sphx-glr-single-img\n\n"
+        png = base64.b64decode(data["image/png"])
+        width, height = _size(png, output["metadata"].get("image/png", {}).get("width"))
+        # Without a unit they become attributes: the browser keeps the place free, and no inline style is needed.
+        size = f"   :width: {width}\n   :height: {height}\n   :loading: lazy\n"
+        return f"\n.. image:: {save_figure(png)}\n   :alt: {plain}\n{size}   :class: recipe-figure\n\n"
     if "text/html" in data:
         body = f'<div class="output_subarea output_html rendered_html output_result">\n{data["text/html"]}\n</div>'
         return "\n.. raw:: html\n\n" + indent(body, "    ") + "\n\n"
     return _literal(plain, "none", "sphx-glr-script-out")
 
 
+def _size(png: bytes, shown_width: int | None) -> tuple[int, int]:
+    """Width and height on the page: a sharp picture has more pixels than that. A PNG's size stands in its header."""
+    width, height = struct.unpack(">II", png[16:24])
+    shown_width = shown_width or width
+    return shown_width, round(height * shown_width / width)
+
+
 def _literal(text: str, language: str, classes: str) -> str:
     text = _OVERWRITTEN.sub("", text).strip("\n")
     if not text.strip():
         return ""
-    return f"\n.. rst-class:: {classes}\n\n .. code-block:: {language}\n\n" + indent(text, "    ") + "\n\n"
+    block = f"\n.. rst-class:: {classes}\n\n .. code-block:: {language}\n\n" + indent(text, "    ") + "\n\n"
+    lines = text.count("\n") + 1
+    if lines <= LONGEST_OUTPUT:
+        return block
+    return f"\n.. dropdown:: Output of {lines} lines\n   :class-container: recipe-fold\n\n{indent(block, '   ')}"
 
 
 def tabs_rst(panels: Sequence[tuple[str, str, str]]) -> str:
@@ -87,8 +103,11 @@ def notice_rst(title: str, text: str) -> str:
     return f".. admonition:: {title}\n   :class: warning recipe-notice\n\n" + indent(plain(text), "   ") + "\n"
 
 
-def status_rst(shown: Shown) -> str:
-    """What stands between a page's first sentence and the rest: notices, then one line a run, then the downloads."""
+def status_rst(shown: Shown, links: Sequence[tuple[str, str]] = ()) -> str:
+    """What stands between a page's first sentence and the rest: notices, then one line a run, then the downloads.
+
+    `links` are texts and addresses of what else a page offers.
+    """
     own, name, parts = shown.own, shown.recipe.name, []
     if shown.problem is not None:
         parts.append(notice_rst("This page shows no run of this machine", str(shown.problem)))
@@ -103,8 +122,15 @@ def status_rst(shown: Shown) -> str:
     by_label = zip(shown.records, labels(shown.records).values(), strict=True)
     lines = [facts_rst(record, label) for record, label in by_label]
     lines.append(f"Downloads: :download:`notebook with these outputs <{name}.ipynb>` · :download:`script <{name}.py>`")
+    lines += [" · ".join(f"`{text} <{address}>`__" for text, address in links)] if links else []
     block = ".. rst-class:: recipe-facts\n\n" + "\n".join(f"| {line}" for line in lines) + "\n"
     return "\n".join([*parts, block])
+
+
+def description_rst(result: str) -> str:
+    """A page's one-line result for search engines and link previews; else they take what stands at its top."""
+    text = plain(re.sub(r"[`*]", "", result))
+    return f":og:description: {text}\n\n.. meta::\n   :description: {text}\n\n"
 
 
 def _day(record: Record) -> str:

@@ -38,7 +38,7 @@ def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
 
 def metrics_rst(records: Sequence[Record], figures: Sequence[Figure] = ()) -> str:
     """One table: a row for each metric and for each published figure, a column for each machine."""
-    rows = [["", *map(plain, labels(records).values())]]
+    rows = [["Metric", *map(plain, labels(records).values())]]
     for metric in metric_names(records):
         rows.append([metric_label(metric), *(_value_text(record, metric) for record in records)])
         rows += [[_reference_text(figure), *([""] * len(records))] for figure in figures if figure.metric == metric]
@@ -91,7 +91,8 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
         "Time without divided by time with: above 1 is faster, below 1 slower. Machines differ in size, and so do the "
         "models that the recipes use there: compare along a row with care.\n",
         _table(_rows_of(all_shown, "speedup_x")),
-        f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n   :width: 100%\n",
+        f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n"
+        "   :class: recipe-figure recipe-wide\n",
         _heading("Calls until compilation is repaid", "-"),
         "The number of calls after which the time saved exceeds the time of compilation. A machine without a number "
         "was not faster.\n",
@@ -123,7 +124,7 @@ def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Sh
 
 def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ") -> list[list[str]]:
     label_of = labels([record for shown in all_shown for record in shown.passed])
-    rows = [["", *map(plain, label_of.values())]]
+    rows = [["Recipe: metric", *map(plain, label_of.values())]]
     for shown, metric, values in metrics_ending(all_shown, suffix):
         if metric.startswith(but):
             continue

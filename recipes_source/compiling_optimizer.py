@@ -3,7 +3,8 @@
 # dependencies = ["torch>=2.11", "matplotlib>=3.8", "numpy>=2", "tabulate>=0.9"]
 #
 # [tool.recipe]
-# order = 30
+# order = 40
+# tags = ["optimizer", "recompilation"]
 # time_limit_s = 600
 # expected_warnings = ["Profiler record function"]
 # ///

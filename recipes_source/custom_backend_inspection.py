@@ -4,6 +4,7 @@
 #
 # [tool.recipe]
 # order = 20
+# tags = ["graph breaks", "backends"]
 # time_limit_s = 300
 # ///
 """

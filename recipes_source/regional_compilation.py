@@ -3,7 +3,8 @@
 # dependencies = ["torch>=2.11", "matplotlib>=3.8", "numpy>=2", "tabulate>=0.9"]
 #
 # [tool.recipe]
-# order = 10
+# order = 30
+# tags = ["cold start"]
 # time_limit_s = 600
 # ///
 """

@@ -3,7 +3,8 @@
 # dependencies = ["torch>=2.11", "scipy>=1.11", "matplotlib>=3.8", "numpy>=2", "tabulate>=0.9"]
 #
 # [tool.recipe]
-# order = 40
+# order = 70
+# tags = ["graph breaks", "migration"]
 # time_limit_s = 300
 # expected_warnings = [
 #   "`torch.jit.trace` is deprecated", "`torch.jit.script` is deprecated", "TracerWarning: ",

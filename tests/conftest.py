@@ -97,8 +97,11 @@ class Site:
 def site(tmp_path: Path) -> Site:
     """An empty site with the real settings, named machine, and one good recipe in each gallery."""
     shutil.copy(ROOT / "conf.py", tmp_path)
-    (tmp_path / "index.rst").write_text("Tiny\n====\n\n.. toctree::\n\n   intermediate/index\n   recipes/index\n")
-    shutil.copytree(ROOT / "_static", tmp_path / "_static")
+    (tmp_path / "index.rst").write_text(
+        "Tiny\n====\n\n.. include:: cards.txt\n\n.. toctree::\n\n   intermediate/index\n   recipes/index\n"
+    )
+    for folder in ("_static", "_templates", "inventories"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for gallery in ("recipes_source", "intermediate_source"):
         (tmp_path / gallery).mkdir()
         shutil.copy(ROOT / gallery / "GALLERY_HEADER.rst", tmp_path / gallery)

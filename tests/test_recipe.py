@@ -39,12 +39,12 @@ def test_extra_blank_lines_and_prose_do_not_change_the_blocks(tmp_path: Path):
     assert load(tmp_path, write(tmp_path, GOOD + "# %%\n# Other prose,\n# longer.\n\n\nx = 2\n\n")).blocks == before
 
 
-def test_recipes_come_in_page_order(tmp_path: Path):
+def test_recipes_come_in_the_order_of_the_learning_path(tmp_path: Path):
     late = GOOD.replace('# ///\n"""', '# [tool.recipe]\n# order = 9\n# ///\n"""')
-    write(tmp_path, late, "recipes_source/a.py")
+    write(tmp_path, late.replace("9", "8"), "recipes_source/a.py")
     write(tmp_path, late.replace("9", "1"), "recipes_source/b.py")
     write(tmp_path, late, "intermediate_source/c.py")
-    assert [recipe.name for recipe in load_all(tmp_path)[0]] == ["c", "b", "a"]
+    assert [recipe.name for recipe in load_all(tmp_path)[0]] == ["b", "a", "c"]
 
 
 BAD = {

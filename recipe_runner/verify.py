@@ -1,0 +1,194 @@
+"""``python -m recipe_runner verify FOLDER``: does a built site show what ran, and only that?
+
+Every recipe must have a page, a notebook and a script; the code on them must be the recipe's; the outputs must be
+those of a passed run of exactly this code. There is no list of exceptions. It reads the recipes, the runs and the
+site's files; it shares no code with what renders pages.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from recipe_runner.page_text import PageText, Piece, normal
+from recipe_runner.recipe import Recipe, RecipeError, load_all
+from recipe_runner.record import Record, Runs, from_notebook
+
+_PASSED = "passed"
+
+
+def verify(root: Path, site: Path) -> int:
+    """Print one line for each thing that is not so. Returns the exit status.
+
+    Raises
+    ------
+    RecipeError
+        If there is no site in the folder.
+    """
+    if not (site / "index.html").is_file():
+        raise RecipeError(site, "no site is here", "Build one with: make html, or: make replay")
+    recipes, errors = load_all(root)
+    problems = [str(error) for error in errors.values()]
+    records: list[Record] = []
+    for folder in (root / "_build" / "runs", root / "results"):
+        for file in sorted(folder.glob("*/*.ipynb")):
+            try:
+                record = from_notebook(file.read_text(encoding="utf-8"), file.relative_to(root))
+            except (RecipeError, UnicodeDecodeError) as error:
+                problems.append(str(error))
+                continue
+            if record.run.status == _PASSED and Runs(folder).file(record.run.machine.name, record.run.name) == file:
+                records.append(record)
+    if not recipes:
+        problems.append("no recipe: a site of nothing is not verified")
+    for recipe in recipes:
+        problems += _problems(recipe, site, [record for record in records if record.run.name == recipe.name])
+    pages = {f"{recipe.page}.html" for recipe in recipes}
+    for folder in {Path(page).parent for page in pages}:
+        for file in sorted((site / folder).glob("*.html")):
+            name = file.relative_to(site).as_posix()
+            if file.name != "index.html" and name not in pages:
+                problems.append(f"{name}: the page of no recipe. Build anew after: make clean")
+    for problem in problems:
+        print(f"error: {problem}")
+    if not problems:
+        print(f"verified: {len(recipes)} pages, notebooks and scripts show passed runs of their own code")
+    return 1 if problems else 0
+
+
+def _problems(recipe: Recipe, site: Path, records: Sequence[Record]) -> Iterator[str]:
+    """What is wrong with one recipe's page and downloads."""
+    page_file = site / f"{recipe.page}.html"
+    if not page_file.is_file():
+        yield f"{recipe.page}.html: there is no such page. Run: make html"
+        return
+    page = PageText(page_file.read_text(encoding="utf-8"))
+    own_code = [record for record in records if record.run.blocks == recipe.blocks and record.run.seconds > 0]
+    if not own_code:
+        yield f"{recipe.page}.html: no passed run of its code, with a time above zero, is on record. Run: make html"
+        return
+    if [block.code for block in page.blocks] != [normal(block) for block in recipe.blocks]:
+        yield f"{recipe.page}.html: does not show the code of {recipe.path}. Build it anew"
+        return
+    shown = []
+    for number in range(max(len(block.panels) for block in page.blocks)):
+        column = [_panel(block.panels, block.tabbed, number) for block in page.blocks]
+        found = next((r for r in own_code if _shows(column, r, page_file) and r not in shown), None)
+        if found is None:
+            closest = min(own_code, key=lambda record: len(_differing(column, record, page_file)))
+            blocks = ", ".join(map(str, _differing(column, closest, page_file))) or "all, twice"
+            yield f"{recipe.page}.html: outputs of block {blocks} are those of no passed run. Build it anew"
+            return
+        shown.append(found)
+    for record in shown:
+        for fact in _facts(record):
+            if fact not in page.facts:
+                yield f"{recipe.page}.html: the line about its runs lacks '{fact}'. Build it anew"
+    yield from _download_problems(recipe, page_file, page, shown[0])
+
+
+def _panel(panels: Sequence[list[Piece]], tabbed: bool, number: int) -> list[Piece]:
+    if tabbed:
+        return panels[number] if number < len(panels) else []
+    # Without tabs a block has one output, and on a page with tabs elsewhere it has none.
+    return panels[0]
+
+
+def _shows(column: Sequence[Sequence[Piece]], record: Record, page_file: Path) -> bool:
+    return not _differing(column, record, page_file)
+
+
+def _differing(column: Sequence[Sequence[Piece]], record: Record, page_file: Path) -> list[int]:
+    """Numbers, from 1, of the blocks whose outputs on the page are not those of the run."""
+    pairs = zip(column, record.run.outputs, strict=True)
+    return [
+        number
+        for number, (pieces, outputs) in enumerate(pairs, start=1)
+        if [_on_page(piece, page_file) for piece in pieces] != list(_expected(outputs))
+    ]
+
+
+def _on_page(piece: Piece, page_file: Path) -> Piece:
+    kind, text = piece
+    if kind != "image":
+        return ("text", " ".join(text.split())) if kind == "html" else ("text", text)
+    file = page_file.parent / unquote(text)
+    return kind, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+
+
+def _expected(outputs: Sequence[dict[str, Any]]) -> Iterator[Piece]:
+    """What a page must show of a run's outputs."""
+    for output in outputs:
+        data = output.get("data", {})
+        if "image/png" in data:
+            yield "image", hashlib.sha256(base64.b64decode(data["image/png"])).hexdigest()
+        elif "text/html" in data:
+            yield "text", _text_of_html(data["text/html"])
+        else:
+            text = output.get("text") or "\n".join(output.get("traceback", ())) or data.get("text/plain", "")
+            # A progress bar overwrites its line: a terminal shows what came last.
+            text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+            if text.strip():
+                yield "text", normal(text)
+
+
+def _text_of_html(html: str) -> str:
+    page = PageText(f'<div class="highlight-Python"></div><div class="output_html">{html}</div>')
+    return " ".join(" ".join(text for _, text in page.blocks[0].panels[0]).split())
+
+
+def _facts(record: Record) -> list[str]:
+    run = record.run
+    day = datetime.fromisoformat(run.started)
+    facts = [run.machine.label, f"{day.day} {day:%B %Y}", f"{run.seconds:.0f} s", f"Python {run.versions['python']}"]
+    return [*facts, *(f"torch {version}" for package, version in run.versions.items() if package == "torch")]
+
+
+def _download_problems(recipe: Recipe, page_file: Path, page: PageText, record: Record) -> Iterator[str]:
+    """The script must be the recipe's file, the notebook its code and the outputs of the run on the page."""
+    source = (recipe.root / recipe.path).read_bytes()
+    for suffix in ("py", "ipynb", "zip"):
+        name = f"{recipe.name}.{suffix}"
+        files = {(page_file.parent / unquote(link)).resolve() for link in page.links if link.endswith(f"/{name}")}
+        missing = [file for file in files if not file.is_file()]
+        if not files or missing:
+            yield f"{recipe.page}.html: offers no {name}. Build it anew"
+            continue
+        for file in files:
+            if suffix == "py" and file.read_bytes() != source:
+                yield f"{name}: is not {recipe.path}. Build it anew"
+            elif suffix == "ipynb" and not _is_run(file.read_text(encoding="utf-8"), record):
+                yield f"{name}: does not hold the code and the outputs of its page. Build it anew"
+            elif suffix == "zip":
+                with zipfile.ZipFile(file) as archive:
+                    members = {Path(member).name: archive.read(member) for member in archive.namelist()}
+                good = members.get(f"{recipe.name}.py") == source
+                if not good or not _is_run(members.get(f"{recipe.name}.ipynb", b"").decode(), record):
+                    yield f"{name}: does not hold the script and the notebook of its page. Build it anew"
+
+
+def _is_run(notebook: str, record: Record) -> bool:
+    try:
+        cells = [cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
+        code = ["".join(cell["source"]).strip("\n") for cell in cells]
+        outputs = [[_joined(output) for output in cell["outputs"]] for cell in cells]
+    except (ValueError, KeyError, TypeError):
+        return False
+    # The first cell installs packages, commented out.
+    installs = code and all(line.startswith("#") for line in code[0].splitlines()) and outputs[0] == []
+    return bool(installs) and (code[1:], outputs[1:]) == (list(record.run.blocks), list(map(list, record.run.outputs)))
+
+
+def _joined(output: dict[str, Any]) -> dict[str, Any]:
+    """A notebook may hold a text as a list of its lines."""
+    joined = {k: "".join(v) if k == "text" else v for k, v in output.items()}
+    if "data" in output:
+        joined["data"] = {k: "".join(v) if isinstance(v, list) else v for k, v in output["data"].items()}
+    return joined

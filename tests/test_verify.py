@@ -1,0 +1,157 @@
+"""The checker is itself checked: each way to make a site say what did not run must be found."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Site
+
+from recipe_runner.machine import this_machine
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of two machines that verifies, built once; each test gets a copy."""
+    import conftest
+
+    site = conftest.site.__wrapped__(tmp_path_factory.mktemp("good"))
+    conftest.two.__wrapped__(site)
+    site.write(
+        "recipes_source/third.py",
+        "import sys\nfor n in range(60):\n    print('line', n)\nprint('bad', file=sys.stderr)",
+        "class Table:\n    def _repr_html_(self):\n        return '<table><tr><td>1 &lt; 2</td></tr></table>'\nTable()",
+    )
+    assert site.build(MACHINE="box").status == 0
+    return site.root
+
+
+@pytest.fixture
+def copy(good: Path, tmp_path: Path) -> Site:
+    import shutil
+
+    shutil.copytree(good, tmp_path / "copy", symlinks=True)
+    return Site(tmp_path / "copy")
+
+
+def test_a_site_that_shows_what_ran_is_verified(copy: Site):
+    done = copy.command("verify")
+    assert (done.status, done.errors) == (0, []), done.output
+    assert "verified: 3 pages" in done.output
+
+
+def test_a_replay_that_lacks_a_run_is_not_verified(copy: Site):
+    assert copy.command("replay", "--machine", "other").status == 0
+    done = copy.command("verify")
+    assert done.status == 1 and len(done.errors) == 1 and "third.html" in done.errors[0], done.output
+
+
+def test_a_whole_replay_is_verified(copy: Site):
+    (copy.root / "recipes_source/third.py").unlink()
+    assert copy.command("replay", "--machine", "other").status == 0
+    done = copy.command("verify")
+    assert (done.status, done.errors) == (0, []), done.output
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text, f"{file}: no {old!r}"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def page(site: Site, name: str = "recipes/first") -> Path:
+    return site.root / "_build/html" / f"{name}.html"
+
+
+def download(site: Site, name: str) -> Path:
+    (file,) = (site.root / "_build/html/_downloads").glob(f"*/{name}")
+    return file
+
+
+def tampered_zip(site: Site) -> None:
+    file = download(site, "first.zip")
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"seed 3", b"seed 4"))
+
+
+def other_picture(site: Site) -> None:
+    picture = next((site.root / "_build/html/_images").glob("sphx_glr_first_001.png"))
+    picture.write_bytes(picture.read_bytes() + b"more")
+
+
+def run_without_time(site: Site) -> None:
+    for file in site.root.glob("*/**/first.ipynb"):
+        if "html" not in file.parts and "source" not in file.parts:
+            text = json.loads(file.read_text())
+            text["metadata"]["recipe"]["seconds"] = 0
+            file.write_text(json.dumps(text))
+
+
+def without_runs(site: Site) -> None:
+    for file in site.root.glob("*/**/third.ipynb"):
+        if "html" not in file.parts and "source" not in file.parts:
+            file.unlink()
+
+
+TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
+    "an output": (lambda s: edit(page(s), "seed 3", "seed 4"), "outputs of block 1 are those of no passed run"),
+    "another machine's output": (lambda s: edit(page(s), "seed 5", "seed 4"), "outputs of block 1"),
+    "standard error": (lambda s: edit(page(s, "recipes/third"), ">bad\n", ">good\n"), "outputs of block 1"),
+    "HTML": (lambda s: edit(page(s, "recipes/third"), "1 &lt; 2", "2 &lt; 1"), "outputs of block 2"),
+    "a picture": (other_picture, "outputs of block 2"),
+    "the code": (lambda s: edit(page(s), ">42<", ">43<"), "does not show the code of"),
+    "the machine": (lambda s: edit(page(s), this_machine().label, "Cray"), "the line about its runs lacks"),
+    "the day": (lambda s: edit(page(s), "Python 3", "Python 4"), "the line about its runs lacks"),
+    "no page": (lambda s: page(s).unlink(), "there is no such page"),
+    "a page of nothing": (lambda s: page(s, "recipes/gone").write_text("<html>"), "the page of no recipe"),
+    "the script": (lambda s: edit(download(s, "first.py"), "seed", "need"), "is not recipes_source/first.py"),
+    "the notebook's output": (lambda s: edit(download(s, "first.ipynb"), "seed 3", "seed 4"), "does not hold"),
+    "the notebook's code": (lambda s: edit(download(s, "first.ipynb"), "'seed'", "'need'"), "does not hold"),
+    "no notebook": (lambda s: download(s, "first.ipynb").unlink(), "offers no first.ipynb"),
+    "the bundle": (tampered_zip, "first.zip: does not hold"),
+    "a published run": (
+        lambda s: edit(s.root / "results/other/first.ipynb", "seed 5", "seed 6"),
+        "do not match their hash",
+    ),
+    "a local run": (lambda s: edit(s.root / "_build/runs/box/first.ipynb", "seed 3", "seed 4"), "do not match their"),
+    "a run of no time": (run_without_time, "no passed run of its code"),
+    "no run": (without_runs, "no passed run of its code"),
+    "a changed recipe": (lambda s: edit(s.root / "recipes_source/first.py", "'seed', 3", "'seed', 7"), "no passed run"),
+    "a recipe that is no recipe": (lambda s: edit(s.root / "recipes_source/first.py", "# ///", "#"), "expected one"),
+    "a new recipe": (lambda s: s.write("recipes_source/fourth.py", "print(4)"), "there is no such page"),
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERING)
+def test_what_is_not_so_is_found(copy: Site, tamper: str):
+    change, expected = TAMPERING[tamper]
+    change(copy)
+    done = copy.command("verify")
+    assert done.status == 1 and done.errors, done.output
+    assert any(expected in line for line in done.errors), done.output
+    assert "verified:" not in done.output
+
+
+def test_an_only_build_of_a_fresh_clone_is_not_verified(site: Site):
+    assert site.build("--only", "first").status == 0
+    done = site.command("verify")
+    assert done.status == 1 and re.search(r"second\.html: no passed run", done.output), done.output
+
+
+def test_a_failed_recipe_is_not_verified(site: Site):
+    site.write("recipes_source/first.py", "print('so far')\n1 / 0")
+    assert site.build().status == 1
+    done = site.command("verify")
+    assert done.status == 1 and "first.html: no passed run" in done.output, done.output
+
+
+def test_no_site_is_one_line(site: Site):
+    done = site.command("verify")
+    assert done.status == 1 and len(done.errors) == 1 and "make html" in done.errors[0]
