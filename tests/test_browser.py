@@ -1,35 +1,22 @@
-"""The site in a real browser, as a person uses it. Needs Chromium; CI installs it, and must not skip these."""
+"""What appears with other machines, long outputs and failures, in a real browser. Needs Chromium."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
+from chromium import launched, needs_chromium
 from conftest import Site
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"),
-    reason="no Chromium here; to run the browser tests: apt-get install chromium",
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture
 def browser() -> Iterator[object]:
     """One headless browser."""
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "CI must have Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 def address(site: Site, name: str) -> str:
@@ -90,3 +77,42 @@ def test_print_shows_every_panel(two: Site, browser):
     assert seeds(page) == [True, True]
     labels = page.locator(".sd-tab-label")
     assert all(labels.nth(n).is_visible() for n in range(labels.count()))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tabs_folds_and_notices_are_accessible(two: Site, browser, scheme: str):
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    two.write("recipes_source/long.py", "for n in range(41):\n    print('line', n)", "1 / 0")
+    two.write("recipes_source/bad.py", "def")
+    assert two.build(MACHINE="box").status == 1
+    context = browser.new_context(color_scheme=scheme)
+    for name in ("recipes/first", "recipes/long", "recipes/bad", "recipes/index"):
+        page = context.new_page()
+        page.goto(address(two, name))
+        for fold in page.locator("details").all():
+            fold.locator("summary").click()
+        page.evaluate(AXE_SCRIPT)
+        found = page.evaluate("axe.run({preload: false, resultTypes: ['violations']})")["violations"]
+        assert [(name, v["id"], n["html"][:200]) for v in found for n in v["nodes"]] == []
+        page.close()
+
+
+def test_long_output_is_folded_on_the_screen_and_whole_on_paper(site: Site, browser):
+    site.write("recipes_source/first.py", "for n in range(40):\n    print('short', n)")
+    site.write("recipes_source/third.py", "for n in range(41):\n    print('long', n)")
+    assert site.build().status == 0
+    page = browser.new_page()
+    page.goto(address(site, "recipes/first"))
+    assert page.get_by_text("short 39").is_visible() and page.locator("details").count() == 0
+    page.goto(address(site, "recipes/third"))
+    last = page.get_by_text("long 40")
+    assert not last.is_visible()
+    page.emulate_media(media="print")
+    assert last.is_visible()
+    page.emulate_media(media="screen")
+    summary = page.get_by_text("Output of 41 lines")
+    summary.focus()
+    page.locator("details summary").focus()
+    page.keyboard.press("Enter")
+    assert last.is_visible()
