@@ -32,7 +32,7 @@ sphinx_gallery_conf = {
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "min_reported_time": 0,
-    "thumbnail_size": (800, 400),
+    "thumbnail_size": (720, 360),
     "backreferences_dir": "backreferences",
     "doc_module": ("torch",),
     "show_signature": False,
@@ -63,6 +63,7 @@ html_context = {"default_mode": "auto"}
 html_show_sourcelink = html_copy_source = False
 html_theme_options = {
     "navbar_persistent": ["search-button"],
+    "search_bar_text": "Search the pages",
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],

@@ -23,7 +23,7 @@ from sphinx_gallery.utils import get_md5sum
 
 from recipe_runner import publishing, render, results, theme
 from recipe_runner import recipe as recipes_module
-from recipe_runner.cards import ALL_CARDS, cards_rst, with_cards
+from recipe_runner.cards import ALL_CARDS, cards_rst, shrink_thumbnails, size_pictures, with_cards
 from recipe_runner.collection import Collection, Shown, labels
 from recipe_runner.machine import this_machine
 from recipe_runner.overview import speedups_svg
@@ -249,4 +249,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("recipe_results", "results", "")
     app.add_config_value("recipe_machine", "", "")
     app.connect("builder-inited", _prepare, priority=100)
+    app.connect("doctree-read", size_pictures)
+    app.connect("builder-inited", lambda app: shrink_thumbnails(Path(app.srcdir)), priority=900)  # They are there now.
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -130,7 +130,8 @@ def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ") -> list[li
             continue
         name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {metric_label(metric)}"
         unit = split_unit(metric)[1]
-        rows.append([name, *(_number(values[m], unit) if m in values else "" for m in label_of)])
+        times = " ×" if unit == "_x" else ""
+        rows.append([name, *(_number(values[m], unit) + times if m in values else "" for m in label_of)])
     return rows
 
 
@@ -187,7 +188,8 @@ def _value_text(record: Record | None, metric: str) -> str:
     stem, unit = split_unit(metric)
     spread = record.run.metrics.get(f"{stem}{_IQR}{unit}")
     text = _number(record.run.metrics[metric], unit)
-    return text if spread is None else f"{text} ± {_number(spread, unit)}"
+    text += f" ± {_number(spread, unit)}" if spread is not None else ""
+    return f"{text} ×" if unit == "_x" else text
 
 
 def _number(value: float, unit: str) -> str:
@@ -201,7 +203,7 @@ def _number(value: float, unit: str) -> str:
 def metric_label(metric: str) -> str:
     """A metric's name as words, with its unit."""
     stem, unit = split_unit(metric)
-    text = _UNIT_TEXT[unit]
+    text = "" if unit == "_x" else _UNIT_TEXT[unit]  # A ratio has its sign beside its value.
     return plain(stem.replace("_", " ").strip()) + (f", {text}" if text else "")
 
 

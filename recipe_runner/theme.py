@@ -25,8 +25,7 @@ def lean(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any],
 
     for kind in ("script_files", "css_files"):
         context[kind] = [asset for asset in context.get(kind, ()) if is_used(asset)]
-    if pagename != "search":  # Its own scripts, which the template loads at once, build on these.
-        context["script_files"] = [_deferred(script) for script in context["script_files"]]
+    context["script_files"] = [_deferred(script) for script in context["script_files"]]
 
 
 def _deferred(script: Any) -> Any:
