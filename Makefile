@@ -37,7 +37,7 @@ export SITE_URL REPOSITORY
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	echo
-	echo "  Options:  ONLY=name   html, run: only this recipe        RERUN=1    html, run: also what is current"
+	echo "  Options:  ONLY=name   html, run, record: only this      RERUN=1    html, run: also what is current"
 	echo "            TIMEOUT=s   html, run: time limit a recipe     DEVICE=cpu|cuda  test: hide or demand a GPU"
 	echo "            VENV=path   use this environment as it is      PYTHON=exe the Python that makes .venv"
 	echo "            MACHINE=name  name of this machine in runs; replay: whose runs to show"
@@ -57,7 +57,7 @@ replay: $(READY_SITE)  ## Build the site from results/, run nothing, need no tor
 	@$(RUNNER) replay $(if $(MACHINE),--machine '$(MACHINE)')
 
 record: $(READY)  ## Put this machine's good runs of committed recipes into results/
-	@$(RUNNER) record
+	@$(RUNNER) record $(if $(ONLY),--only '$(ONLY)')
 
 verify: $(READY_SITE)  ## Check that the built site shows what ran, and only that
 	@$(RUNNER) verify

@@ -76,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         sub.add_argument("--rerun", action="store_true", help="also what is current")
         sub.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit instead of each recipe's own")
     commands.add_parser("replay", help="build the site from results/, run nothing").add_argument("--machine")
-    commands.add_parser("record", help="put this machine's good runs into results/")
+    recording = commands.add_parser("record", help="put this machine's good runs into results/")
+    recording.add_argument("--only", metavar="NAME", help="only this recipe")
     comparing = commands.add_parser("compare", help="what changed between two folders of runs")
     comparing.add_argument("old", help="a folder of runs, or a machine's name")
     comparing.add_argument("new")
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "record":
             from recipe_runner.promote import promote
 
-            return promote(options.root)
+            return promote(options.root, options.only)
         if options.command == "replay":
             return build.replay(options.root, options.machine)
         if options.timeout is not None and options.timeout <= 0:

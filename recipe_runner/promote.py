@@ -5,27 +5,33 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from recipe_runner.build import alone, report, versions_for
+from recipe_runner.build import alone, report, select, versions_for
 from recipe_runner.collection import changed_units, identity
 from recipe_runner.machine import this_machine
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, unexpected_warnings
 
 
-def promote(root: Path) -> int:
-    """Copy each run that is passed, current and of committed code; name the others. Returns the exit status."""
+def promote(root: Path, only: str | None = None) -> int:
+    """Copy each run that is passed, current and of committed code; name the others. Returns the exit status.
+
+    `only` names one recipe, as ``ONLY=`` does for a build; the others are left as they are.
+    """
     recipes, errors = load_all(root)
+    chosen = select(recipes, errors, only)
     results = Runs(root / "results")
-    problems = dict(errors)
+    problems = {path: error for path, error in errors.items() if only is None or Path(path).stem == Path(only).stem}
+    count = 0
     with alone(root / "_build"):
-        for recipe in recipes:
+        for recipe in chosen:
             try:
                 record = _publishable(root, recipe)
                 _check_against_published(record, results.load(record.run.machine.name, recipe.name))
                 results.save(record)
+                count += 1
             except RecipeError as problem:
                 problems[recipe.path] = problem
-    print(f"{len(recipes) + len(errors) - len(problems)} runs are in results/{this_machine().name}")
+    print(f"{count} run{'s' if count != 1 else ''} put into results/{this_machine().name}")
     return report(problems)
 
 

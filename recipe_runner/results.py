@@ -83,13 +83,15 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
     parts = [
         ":orphan:\n",  # A site may leave it out of its menus.
         _heading("Results", "="),
-        "What the recipes measured, on every machine on record. A value has its spread beside it, the interquartile "
-        "range. Rows that begin with *Published* are figures of others, with their source: references, not results of "
-        "this site.\n",
+        "What the recipes measured, on every machine on record. The time of a step has its spread beside it, the "
+        "interquartile range; counts, ratios and single measurements have none. Rows that begin with *Published* are "
+        "figures of others, with their source. Their models and machines are others too: they are references, and not "
+        "to be compared with the times of this site.\n",
         ":download:`All results as JSON <results.json>` · :download:`as CSV <results.csv>`\n",
         _heading("Speed-ups", "-"),
-        "Time without divided by time with: above 1 is faster, below 1 slower. Machines differ in size, and so do the "
-        "models that the recipes use there: compare along a row with care.\n",
+        "Time of the baseline divided by the time of the variant: above 1 the variant is faster, below 1 slower. The "
+        "baseline is eager mode; for cold starts it is full compilation. Machines differ in size, and so do the models "
+        "that the recipes use there: compare along a row with care.\n",
         _table(_rows_of(all_shown, "speedup_x")),
         f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n"
         "   :class: recipe-figure recipe-wide\n",
@@ -142,7 +144,7 @@ def _run_rows(all_shown: Sequence[Shown], today: date) -> list[list[str]]:
         for record in (*shown.passed, *shown.older):
             run = record.run
             day = datetime.fromisoformat(run.started).date()
-            age, state = (today - day).days, "this code" if record in shown.passed else "**older code**"
+            age, state = (today - day).days, "current" if record in shown.passed else "**older code**"
             days = f"{age} day{'s' if age != 1 else ''}"
             machine, torch = plain(label_of[run.machine.name]), run.versions.get("torch", "")
             rows.append([shown.recipe.title, machine, torch, str(day), days, f"{run.seconds:.0f}", state])

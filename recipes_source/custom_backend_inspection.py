@@ -41,7 +41,7 @@ print(f"torch {torch.__version__} on {device}")
 # ``torch.compile`` works in two steps. TorchDynamo reads the Python bytecode of a function and captures its tensor
 # operations as FX graphs. A backend receives each graph, with example inputs, and returns something callable that
 # computes it. The default backend, ``"inductor"``, generates fast code. Ours prints the graph as a table and returns
-# the graph's own ``forward``, so the result is that of eager mode.
+# a function that calls the graph's own ``forward``, so the result is that of eager mode.
 
 graphs = []
 
@@ -52,7 +52,7 @@ def target_name(node):
 
 
 def inspecting_backend(gm, example_inputs):
-    """Print a captured graph, keep it, and run it as it is."""
+    """Print a captured graph, keep it, and say whenever it runs."""
     number = len(graphs)
     graphs.append(gm)
     rows = [
@@ -60,7 +60,12 @@ def inspecting_backend(gm, example_inputs):
     ]
     print(f"graph {number}, {len(example_inputs)} inputs:")
     print(tabulate(rows, headers=["op", "name", "target", "args"]) + "\n")
-    return gm.forward
+
+    def run(*inputs):
+        print(f"graph {number} runs")
+        return gm.forward(*inputs)
+
+    return run
 
 
 def two_operations(a, b):
@@ -75,8 +80,8 @@ assert len(graphs) == 1, "a function without branches on data is one graph"
 # %%
 # Every row is a node. A ``placeholder`` is an input, ``call_function`` an operation, ``output`` the result.
 #
-# A real model: a summary, not 400 rows
-# -------------------------------------
+# A real model: count, do not print
+# ---------------------------------
 #
 # A DenseNet has too many nodes for a table. A backend can count instead. The weights are random: they do not change the
 # graph.
@@ -108,6 +113,7 @@ names, counts = zip(*kinds.most_common(8), strict=True)
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 bars = axes.barh(names, counts)
 axes.bar_label(bars, padding=3)
+axes.margins(x=0.1)
 axes.invert_yaxis()
 axes.set_xlabel("operations in the graph")
 axes.set_title("Operations in the captured graph of DenseNet-121")
@@ -135,22 +141,22 @@ compiled_bar = torch.compile(bar, backend=inspecting_backend)
 b_positive = torch.ones(4, device=device)
 b_negative = -torch.ones(4, device=device)
 
-print("call 1: b.sum() >= 0, the branch is not taken\n")
+print("call 1: b.sum() >= 0, the branch is not taken")
 torch.testing.assert_close(compiled_bar(a, b_positive), bar(a, b_positive))
 graphs_after_first_call = len(graphs)
 
-print("call 2: b.sum() < 0, the branch is taken\n")
+print("\ncall 2: b.sum() < 0, the branch is taken")
 torch.testing.assert_close(compiled_bar(a, b_negative), bar(a, b_negative))
 bar_graphs = len(graphs)
 
 # %%
 # Read the tables in the order in which they were printed.
 #
-# - **Graph 0** is the part before the branch. Both calls use it.
+# - **Graph 0** is the part before the branch. Both calls run it.
 # - **Graph 1** was captured in call 1, with the positive ``b``: it holds one multiplication, ``x * b``.
 # - **Graph 2** was captured in call 2, with the negative ``b``: it holds two, ``b * -1`` and ``x * b``.
 #
-# We check just that. A third call of either kind captures nothing more.
+# We check just that. Calls 3 and 4 repeat the two kinds: they capture nothing more.
 
 
 def multiplications(gm):
@@ -163,10 +169,12 @@ assert graphs_after_first_call == 2 and bar_graphs == 3, (
 assert [multiplications(gm) for gm in graphs] == [0, 1, 2], (
     "graph 1 is the side of the positive b, graph 2 that of the negative b"
 )
+print("call 3: as call 1")
 compiled_bar(a, b_positive)
+print("\ncall 4: as call 2")
 compiled_bar(a, b_negative)
 assert len(graphs) == 3, "later calls reuse the three graphs"
-print(f"{graphs_after_first_call} graphs after call 1, {bar_graphs} after call 2")
+print(f"\n{graphs_after_first_call} graphs after call 1, {bar_graphs} after call 2")
 print(f"{len(graphs)} after call 4: no more")
 
 # %%
@@ -174,7 +182,8 @@ print(f"{len(graphs)} after call 4: no more")
 # -----------------------
 #
 # ``torch._dynamo.explain`` runs a function once and reports the breaks. Its name begins with an underscore, but it is
-# documented. The report is long; what matters is the reason and the last line of the user's stack.
+# documented. The report is long; what matters is the reason and the last line of the user's stack. In the reason,
+# ``generic_jump`` is an ``if`` or a ``while``, and ``TensorVariable`` says that its condition is a tensor.
 
 torch.compiler.reset()
 explanation = torch._dynamo.explain(bar)(a, b_positive)
@@ -264,6 +273,7 @@ print("DenseNet-121 compiles with fullgraph=True")
 #
 # There are two ways to keep a decision inside the graph. ``torch.where`` computes both sides and picks one: right when
 # the sides are cheap. ``torch.cond`` computes one side only: both become subgraphs, and the value decides at run time.
+# A side of ``torch.cond`` may not return its own input, so one of them clones it.
 
 
 def bar_where(a, b):
@@ -294,9 +304,9 @@ assert set(whole_graphs.values()) == {1}, "torch.where and torch.cond leave one 
 # ------------
 #
 # ``torch.export`` captures a whole model as one graph that can be saved and run without its Python code. It accepts no
-# break at all. It takes what passed above, and refuses ``bar``. The class of the error depends on the version of
-# PyTorch and on how export traces, so we list those that mean a decision on data. On standard error, export prints the
-# graph as far as it came: it ends at the branch.
+# break at all. Here it takes ``bar_cond`` and refuses ``bar``. The class of the error depends on the version of PyTorch
+# and on how export traces, so we list those that mean a decision on data. Before the error, export prints the graph as
+# far as it came, on standard error and maybe twice: it ends at the branch.
 
 
 from torch._dynamo.exc import UserError
@@ -317,7 +327,7 @@ torch.testing.assert_close(exported.module()(a, b_negative), bar(a, b_negative))
 print(f"bar_cond: exported, {len(exported.graph.nodes)} nodes")
 
 try:
-    torch.export.export(Bar(bar), (a, b_positive), strict=True)
+    torch.export.export(Bar(bar), (a, b_positive))
     export_error = None
 except (Unsupported, UserError, GuardOnDataDependentSymNode) as error:
     export_error = type(error)
@@ -336,7 +346,8 @@ metrics = {
     "graphs_without_break_count": whole_graphs["bar_cond"],
 }
 print(
-    f"bar: {metrics['graphs_count']} graphs, {metrics['graph_breaks_count']} break in each call;\n"
+    f"bar: {metrics['graphs_count']} graphs over two calls; {metrics['graph_breaks_count']} break in "
+    f"the call that was explained;\n"
     f"the same with torch.where or torch.cond: {metrics['graphs_without_break_count']} graph;\n"
     f"DenseNet-121: {metrics['densenet_graphs_count']} graph of "
     f"{metrics['densenet_operations_count']} operations"

@@ -137,7 +137,8 @@ assert regional_operators == 5, "that graph holds the operators of one layer"
 # - **wrapped**: replace each layer by ``torch.compile(layer)``;
 # - **in place**: call ``layer.compile()``, which keeps the module object;
 # - **nested**: mark the layer's ``forward`` with ``torch.compiler.nested_compile_region``, then compile the whole
-#   model. TorchDynamo still captures one graph, in which the region is a subgraph that is compiled once.
+#   model. TorchDynamo still traces all layers into one graph, in which the layer is a subgraph that all of them share.
+#   So expect a first step between the other two.
 
 
 class NestedLayer(Layer):
@@ -180,8 +181,8 @@ def nested():
 #   ``fresh_cache()`` gives the block an empty folder on disk.
 #
 # A *cold* start has neither. A *warm* start finds the disk cache of an earlier process, and we imitate it by clearing
-# the memory only. We time the first training step, forward and backward: the backward pass is compiled too, and the
-# disk cache keeps a model in training only when both are.
+# the memory only. We time the first training step, forward and backward: the backward pass is compiled too, and in
+# training the compiled code goes to disk only after both.
 
 
 def forward_and_backward(model):
@@ -244,7 +245,11 @@ slower_regional_s = max(cold_s["regional, wrapped"], cold_s["regional, wrapped, 
 assert slower_regional_s < cold_s["full"], (
     "a regional cold start is shorter than a full one"
 )
+with_start_up = (start_up_s + cold_s["full"]) / (start_up_s + regional_cold_s)
 print(f"\nWith compiled layers, a cold start is {speedup:.1f} times shorter than full.")
+print(
+    f"With the start-up above added to both, it is {with_start_up:.1f} times shorter."
+)
 
 # %%
 # The same as a picture. The disk cache holds compiled code. TorchDynamo must still trace the model in each new process,
@@ -271,10 +276,12 @@ plt.show()
 # The price: steady state
 # -----------------------
 #
-# One large graph lets the compiler work across layers, and Python enters compiled code once instead of 64 times. So
-# regional compilation may be slower per step. That is often claimed and rarely measured. All variants get the same
-# weights and the same input here. Their outputs and gradients are compared with eager mode first, then forward and
-# backward are timed together.
+# *Steady state* is the time of a step after compilation. One large graph lets the compiler work across layers, and
+# Python enters compiled code once instead of 64 times. So a regional step may be slower than a full one, and even
+# slower than an eager one: then do not compile. In the last column of the table, below 1 is slower than eager mode.
+#
+# All variants get the same weights and the same input. Their outputs and gradients are compared with eager mode first,
+# then forward and backward are timed together.
 
 
 def compiled_variant(make_model):
@@ -328,21 +335,22 @@ print(
 # What each way does to names and hooks
 # -------------------------------------
 #
-# A checkpoint needs stable names, and many tools add forward hooks to a model that is already compiled. We load a
-# checkpoint of the plain model, then add a hook to one layer and call the model twice.
+# A checkpoint needs stable names, and many tools add forward hooks to a model that is already compiled. We check
+# whether the names are those of the plain model, so that its checkpoint loads. Then we add a hook to one layer and call
+# the model twice.
 
 
 def inspect_variant(model):
-    """First layer's parameter name, whether a plain checkpoint loads, calls of a late hook."""
+    """First layer's parameter name, whether all names are plain, calls of a late hook."""
     name = next(key for key in model.state_dict() if "layers.0" in key)
-    loads = model.state_dict().keys() == eager_model.state_dict().keys()
+    plain = model.state_dict().keys() == eager_model.state_dict().keys()
     fired = []
     inner = getattr(model, "_orig_mod", model)
     handle = inner.layers[0].register_forward_hook(lambda *_: fired.append(1))
     model(x)
     model(x)
     handle.remove()
-    return [name, "yes" if loads else "no", f"{len(fired)} of 2"]
+    return [name, "yes" if plain else "no", f"{len(fired)} of 2"]
 
 
 inspected = {label: inspect_variant(model) for label, model in variants.items()}
@@ -352,7 +360,7 @@ print(
         headers=[
             "way",
             "name in state_dict",
-            "plain checkpoint loads",
+            "names as in the plain model",
             "late hook fires",
         ],
     )
@@ -414,13 +422,16 @@ if slower > 1:
     lost_ms = metrics["regional_ms"] - metrics["full_ms"]
     saved_s = metrics["full_cold_start_s"] - metrics["regional_cold_start_s"]
     print(f"full compilation has caught up after {saved_s / lost_ms * 1e3:,.0f} steps")
+if metrics["regional_ms"] > metrics["eager_ms"]:
+    print("a regional step is slower than an eager one: it never repays its start")
 for sentence, held in claims.items():
     print(f"{'held here' if held else 'did not hold here'}: {sentence}")
 
 # %%
-# **When not to do this.** A model without repeated layers gains nothing. A process that makes more steps than the
-# number above may prefer the full graph. The layers here are tiny, so a large part of each step is spent between them;
-# measure with your own layers before you decide.
+# **When not to do this.** A model without repeated layers gains nothing. If a regional step is slower than an eager
+# one, do not compile this way. If the run printed a number of steps after which full compilation has caught up, a longer run
+# may prefer the full graph. The layers here are tiny, so a large part of each step is spent between them; measure with
+# your own layers before you decide.
 #
 # Measured by others: the `PyTorch recipe on regional compilation
 # <https://docs.pytorch.org/tutorials/recipes/regional_compilation.html>`_ reported 24.70 s for full and 1.70 s for

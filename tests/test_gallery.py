@@ -208,7 +208,7 @@ def test_record_promotes_good_runs_of_committed_code_only(site: Site):
     edited.write_text(edited.read_text() + "# not committed\n")
 
     recorded = site.command("record", MACHINE="box")
-    assert recorded.status == 1 and "1 runs are in results/box" in recorded.output
+    assert recorded.status == 1 and "1 run put into results/box" in recorded.output
     assert [line.partition(": ")[2].partition(": ")[2].partition(".")[0] for line in recorded.errors] == [
         "has changes that are not committed",
         "shows a warning: loud",
