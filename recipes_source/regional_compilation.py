@@ -429,9 +429,9 @@ for sentence, held in claims.items():
 
 # %%
 # **When not to do this.** A model without repeated layers gains nothing. If a regional step is slower than an eager
-# one, do not compile this way. If the run printed a number of steps after which full compilation has caught up, a longer run
-# may prefer the full graph. The layers here are tiny, so a large part of each step is spent between them; measure with
-# your own layers before you decide.
+# one, do not compile this way. If the run printed a number of steps after which full compilation has caught up, a
+# longer run may prefer the full graph. The layers here are tiny, so a large part of each step is spent between them;
+# measure with your own layers before you decide.
 #
 # Measured by others: the `PyTorch recipe on regional compilation
 # <https://docs.pytorch.org/tutorials/recipes/regional_compilation.html>`_ reported 24.70 s for full and 1.70 s for
