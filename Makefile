@@ -84,7 +84,7 @@ bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery
 lint: $(READY)  ## Check style and spelling
 	@$(VENV)/bin/ruff check .
 	$(VENV)/bin/codespell
-	$(VENV)/bin/sphinx-lint --enable all --disable line-too-long $$(git ls-files '*.rst' '*_source/*.py')
+	$(VENV)/bin/sphinx-lint --enable all --disable line-too-long $$(git ls-files --cached --others --exclude-standard '*.rst' '*_source/*.py')
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff format --check --isolated --line-length 88 recipes_source intermediate_source
 

@@ -18,7 +18,7 @@ from recipe_runner.collection import Shown, labels
 from recipe_runner.render import plain
 
 #: Groups of costs: name, and the seconds above and up to which a run counts.
-_COSTS = (("up to 1 minute", 0, 60), ("1 to 2 minutes", 60, 120), ("more than 2 minutes", 120, 10**6))
+_COSTS = (("up to 1 minute", -1, 60), ("1 to 2 minutes", 60, 120), ("more than 2 minutes", 120, 10**6))
 #: What the front page includes: the cards of all galleries.
 ALL_CARDS = "cards.txt"
 # Everything that Sphinx-Gallery puts between a gallery's header and its table of contents.
@@ -46,7 +46,7 @@ def cards_rst(several: Sequence[Shown]) -> str:
 def _filter_html(several: Sequence[Shown], label_of: dict[str, str]) -> str:
     """The filter's buttons. They stand in the page from the start, so that nothing moves when the script arrives."""
     topics = sorted({tag for shown in several for tag in shown.recipe.front_matter.tags})
-    seconds = [shown.passed[0].run.seconds for shown in several if shown.passed]
+    seconds = [round(shown.passed[0].run.seconds) for shown in several if shown.passed]
     costs = [(name, f"{low} {high}") for name, low, high in _COSTS if any(low < s <= high for s in seconds)]
     rows = [
         ("topic", "Topic", [(topic, topic) for topic in topics]),

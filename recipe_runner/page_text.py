@@ -1,6 +1,6 @@
-"""What a built page shows of a recipe: its code, and what stands as output below each block. Reads HTML only.
+"""What a built page shows of a recipe: its code, what stands as output below each block, and its results.
 
-Part of the check that pages tell the truth, so it shares nothing with the modules that write them.
+Reads HTML only. Part of the check that pages tell the truth, so it shares nothing with the modules that write them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+#: Classes of what is captured as text, and its kind.
+_BOXES = {"highlight-Python": "code", "sphx-glr-script-out": "text", "output_html": "html", "line": "fact"}
 
 #: One piece of output: its kind, "text", "html" or "image", and its text or address.
 Piece = tuple[str, str]
@@ -25,7 +27,7 @@ class Block:
 
     code: str
     panels: list[list[Piece]] = field(default_factory=lambda: [[]])
-    tabbed: bool = False
+    labels: list[str] = field(default_factory=list)
 
 
 class PageText(HTMLParser):
@@ -35,8 +37,12 @@ class PageText(HTMLParser):
     ----------
     blocks : list of Block
         In the page's order.
-    facts : str
-        What stands in the strip below the page's first sentence: machine, versions, day, seconds.
+    facts : list of list of str
+        The lines of the strip below the page's first sentence, each cut at its dots: machine, versions, day, seconds.
+    rows : list of list of str
+        The cells of the rows of the page's table of results.
+    items : list of str
+        The text of the page's list items.
     links : list of str
         All addresses of the page's links.
     """
@@ -44,46 +50,58 @@ class PageText(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.blocks: list[Block] = []
-        self.facts = ""
+        self.facts: list[list[str]] = []
+        self.rows: list[list[str]] = []
+        self.items: list[str] = []
         self.links: list[str] = []
-        self._open: list[str] = []
+        self._open: list[tuple[str, list[str]]] = []
         self._capture: tuple[str, int] | None = None
         self._text: list[str] = []
         self.feed(page)
         self.close()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Notice where code, output, a panel or a figure begins."""
+        """Notice where code, output, a panel, a figure or a cell begins."""
         values = {name: value or "" for name, value in attributes}
         classes = values.get("class", "").split()
         if tag == "a":
             self.links.append(values.get("href", ""))
-        if self._capture is None:
-            kinds = {"highlight-Python": "code", "sphx-glr-script-out": "text", "output_html": "html"}
-            kinds |= {"recipe-facts": "facts"}
-            kind = next((kinds[name] for name in classes if name in kinds), None)
-            if tag == "div" and kind:
-                self._capture, self._text = (kind, len(self._open)), []
-            elif self.blocks and "recipe-machines" in classes:
-                self.blocks[-1].panels, self.blocks[-1].tabbed = [], True
-            elif self.blocks and "sd-tab-content" in classes:
-                self.blocks[-1].panels.append([])
-            elif self.blocks and tag == "img" and "recipe-figure" in classes:
+        if self._capture:
+            self._text.append(f" {values['src']} " if "src" in values else "")
+        elif kind := self._kind(tag, classes):
+            self._capture, self._text = (kind, len(self._open)), []
+        elif self.blocks:
+            block = self.blocks[-1]
+            if "recipe-machines" in classes:
+                block.panels, block.labels = [], []
+            elif "sd-tab-content" in classes:
+                block.panels.append([])
+            elif tag == "img" and "recipe-figure" in classes:
                 self._add("image", values.get("src", ""))
+        if tag == "tr" and self._inside("recipe-table"):
+            self.rows.append([])
         if tag not in _VOID:
-            self._open.append(tag)
+            self._open.append((tag, classes))
 
     def handle_endtag(self, tag: str) -> None:
         """Notice where it ends."""
-        while self._open and self._open.pop() != tag:
+        if tag not in [name for name, _ in self._open]:
+            return  # A void element, or a stray end.
+        while self._open.pop()[0] != tag:
             pass  # An element that HTML lets stay open, such as a paragraph.
         if self._capture and len(self._open) <= self._capture[1]:
             kind, text = self._capture[0], "".join(self._text)
             self._capture = None
             if kind == "code":
                 self.blocks.append(Block(normal(text)))
-            elif kind == "facts":
-                self.facts += text
+            elif kind == "fact":
+                self.facts.append([part.strip() for part in text.split("·")])
+            elif kind == "cell":
+                self.rows[-1].append(" ".join(text.split()))
+            elif kind == "item":
+                self.items.append(" ".join(text.split()))
+            elif kind == "label":
+                self.blocks[-1].labels.append(text.strip())
             else:
                 self._add(kind, normal(text))
 
@@ -91,6 +109,19 @@ class PageText(HTMLParser):
         """Collect the text of what is open."""
         if self._capture:
             self._text.append(data)
+
+    def _kind(self, tag: str, classes: list[str]) -> str | None:
+        if tag == "label" and "sd-tab-label" in classes and self.blocks:
+            return "label"
+        if tag in ("td", "th") and self._inside("recipe-table"):
+            return "cell"
+        if tag == "li":
+            return "item"
+        kind = next((_BOXES[name] for name in classes if name in _BOXES), None)
+        return kind if tag == "div" and (kind != "fact" or self._inside("recipe-facts")) else None
+
+    def _inside(self, wanted: str) -> bool:
+        return any(wanted in classes for _, classes in self._open)
 
     def _add(self, kind: str, text: str) -> None:
         if self.blocks:

@@ -24,7 +24,7 @@ from recipe_runner.recipe import Recipe, RecipeError
 from recipe_runner.run import PASSED, Run
 
 #: Raised when the meaning of a run's metadata changes.
-SCHEMA = 1
+SCHEMA = 2
 _REMEDY = "Restore the file, or delete it, then run: make html"
 
 
@@ -48,8 +48,14 @@ def code_hash(blocks: Sequence[str]) -> str:
 
 
 def outputs_hash(outputs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """A hash of all outputs, to notice a record that was edited or damaged."""
+    """A hash of all outputs."""
     return hashlib.sha256(json.dumps(list(outputs), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _whole_hash(facts: Mapping[str, Any], blocks: Sequence[str], outputs: Sequence[Any]) -> str:
+    """A hash of all that a record holds, to notice one that was edited or damaged: metrics and dates as well."""
+    content = json.dumps([dict(facts), list(blocks), list(outputs)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def key_of(recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> dict[str, str]:
@@ -105,7 +111,8 @@ def to_notebook(record: Record) -> str:
         )
         cells.append(cell)
     facts = {k: v for k, v in asdict(run).items() if k not in ("blocks", "outputs")}
-    facts |= {"schema": SCHEMA, "path": record.path, "key": record.key, "outputs_hash": outputs_hash(run.outputs)}
+    facts |= {"schema": SCHEMA, "path": record.path, "key": record.key}
+    facts["hash"] = _whole_hash(facts, run.blocks, run.outputs)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "recipe": facts})
     nbformat.validate(notebook)
@@ -126,15 +133,17 @@ def from_notebook(text: str, file: str | Path) -> Record:
         schema = facts.pop("schema")
         if schema != SCHEMA:
             raise RecipeError(file, f"written in format {schema}, this version reads format {SCHEMA}", _REMEDY)
-        path, key, expected = facts.pop("path"), facts.pop("key"), facts.pop("outputs_hash")
+        expected = facts.pop("hash")
         blocks = tuple(_joined(cell["source"]) for cell in notebook["cells"])
         outputs = tuple([_joined_output(output) for output in cell["outputs"]] for cell in notebook["cells"])
+        found = _whole_hash(facts | {"schema": schema}, blocks, outputs)
+        path, key = facts.pop("path"), facts.pop("key")
         facts["machine"] = Machine(**facts["machine"])
         run = Run(blocks=blocks, outputs=outputs, **facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(file, f"not a readable run ({type(error).__name__}: {error})", _REMEDY) from None
-    if outputs_hash(outputs) != expected or code_hash(blocks) != key.get("code"):
-        raise RecipeError(file, "its code or outputs do not match their hash: it was edited or damaged", _REMEDY)
+    if found != expected or code_hash(blocks) != key.get("code"):
+        raise RecipeError(file, "its content does not match its hash: it was edited or damaged", _REMEDY)
     return Record(run, path, key)
 
 

@@ -57,10 +57,13 @@ def _size(png: bytes, shown_width: int | None) -> tuple[int, int]:
 
 
 def _literal(text: str, language: str, classes: str) -> str:
-    text = _OVERWRITTEN.sub("", text).strip("\n")
+    text = _OVERWRITTEN.sub("", text).expandtabs().strip("\n")
     if not text.strip():
         return ""
-    block = f"\n.. rst-class:: {classes}\n\n .. code-block:: {language}\n\n" + indent(text, "    ") + "\n\n"
+    # With an option line above it, text whose every line is indented keeps its indent.
+    block = (
+        f"\n.. rst-class:: {classes}\n\n .. code-block:: {language}\n    :force:\n\n" + indent(text, "    ") + "\n\n"
+    )
     lines = text.count("\n") + 1
     if lines <= LONGEST_OUTPUT:
         return block

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 from recipe_runner.recipe import GALLERIES, RecipeError, find, load_all
@@ -140,6 +142,9 @@ def new(root: Path, name: str) -> int:
     if gallery not in GALLERIES or not _NAME.fullmatch(path.stem) or path.suffix not in ("", ".py"):
         remedy = f"Use lower case, digits and underscores, maybe after one of: {', '.join(f'{g}/' for g in GALLERIES)}"
         raise RecipeError(f"NAME={name}", "not the name of a recipe", remedy)
+    # A script's folder is searched first: its neighbours must not hide what recipes import.
+    if path.stem == "index" or path.stem in sys.stdlib_module_names or importlib.util.find_spec(path.stem):
+        raise RecipeError(f"NAME={name}", "the name of a module, or of a gallery's own page", "Choose another")
     taken = {file.stem: file for file in find(root)}
     if path.stem in taken:
         raise RecipeError(f"NAME={name}", f"{taken[path.stem].relative_to(root)} has this name", "Choose another")

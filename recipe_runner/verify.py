@@ -10,18 +10,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
-from recipe_runner.page_text import PageText, Piece, normal
+from recipe_runner.page_text import Block, PageText, Piece, normal
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, from_notebook
 
 _PASSED = "passed"
+
+#: What a page shows of one machine: for each block its pieces of output.
+Column = Sequence[Sequence[Piece]]
 
 
 def verify(root: Path, site: Path) -> int:
@@ -77,35 +82,50 @@ def _problems(recipe: Recipe, site: Path, records: Sequence[Record]) -> Iterator
     if [block.code for block in page.blocks] != [normal(block) for block in recipe.blocks]:
         yield f"{recipe.page}.html: does not show the code of {recipe.path}. Build it anew"
         return
-    shown = []
-    for number in range(max(len(block.panels) for block in page.blocks)):
-        column = [_panel(block.panels, block.tabbed, number) for block in page.blocks]
-        found = next((r for r in own_code if _shows(column, r, page_file) and r not in shown), None)
+    lines = [facts for facts in page.facts if facts[0].startswith("Ran on ")]
+    shown: list[Record] = []
+    for number, facts in enumerate(lines):
+        column = [_panel(block, number, facts) for block in page.blocks]
+        named = [record for record in own_code if _is_named(record, facts) and record not in shown]
+        found = next((record for record in named if not _differing(column, record, page_file)), None)
         if found is None:
-            closest = min(own_code, key=lambda record: len(_differing(column, record, page_file)))
-            blocks = ", ".join(map(str, _differing(column, closest, page_file))) or "all, twice"
-            yield f"{recipe.page}.html: outputs of block {blocks} are those of no passed run. Build it anew"
+            yield f"{recipe.page}.html: {_why_not(column, own_code, named, page_file)}. Build it anew"
             return
         shown.append(found)
-    for record in shown:
-        for fact in _facts(record):
-            if fact not in page.facts:
-                yield f"{recipe.page}.html: the line about its runs lacks '{fact}'. Build it anew"
+    if not shown:
+        yield f"{recipe.page}.html: names no machine that ran it. Build it anew"
+        return
+    yield from _result_problems(recipe, page, shown)
     yield from _download_problems(recipe, page_file, page, shown[0])
 
 
-def _panel(panels: Sequence[list[Piece]], tabbed: bool, number: int) -> list[Piece]:
-    if tabbed:
-        return panels[number] if number < len(panels) else []
-    # Without tabs a block has one output, and on a page with tabs elsewhere it has none.
-    return panels[0]
+def _panel(block: Block, number: int, facts: Sequence[str]) -> list[Piece]:
+    """What a block shows as the output of one machine, the one of the facts' line."""
+    if not block.labels:  # Without tabs there is one machine, or no output.
+        return block.panels[0]
+    if number >= len(block.panels) or facts[0] != f"Ran on {block.labels[number]}":
+        return [("text", f"a tab for: {facts[0]}")]  # A panel under another machine's name is no run's output.
+    return block.panels[number]
 
 
-def _shows(column: Sequence[Sequence[Piece]], record: Record, page_file: Path) -> bool:
-    return not _differing(column, record, page_file)
+def _is_named(record: Record, facts: Sequence[str]) -> bool:
+    """Whether a line of facts is about this run."""
+    run, day = record.run, datetime.fromisoformat(record.run.started)
+    machines = (run.machine.label, f"{run.machine.label} ({run.machine.name})")
+    wanted = {f"{day.day} {day:%B %Y}", f"{run.seconds:.0f} s", f"Python {run.versions['python']}"}
+    wanted |= {f"torch {version}" for package, version in run.versions.items() if package == "torch"}
+    return facts[0] in [f"Ran on {machine}" for machine in machines] and wanted <= set(facts)
 
 
-def _differing(column: Sequence[Sequence[Piece]], record: Record, page_file: Path) -> list[int]:
+def _why_not(column: Column, own_code: Sequence[Record], named: Sequence[Record], page_file: Path) -> str:
+    if not named:
+        return "the line about its runs is about no passed run of its code"
+    closest = min(named, key=lambda record: len(_differing(column, record, page_file)))
+    blocks = ", ".join(map(str, _differing(column, closest, page_file)))
+    return f"outputs of block {blocks} are not those of the run that it names"
+
+
+def _differing(column: Column, record: Record, page_file: Path) -> list[int]:
     """Numbers, from 1, of the blocks whose outputs on the page are not those of the run."""
     pairs = zip(column, record.run.outputs, strict=True)
     return [
@@ -134,7 +154,7 @@ def _expected(outputs: Sequence[dict[str, Any]]) -> Iterator[Piece]:
         else:
             text = output.get("text") or "\n".join(output.get("traceback", ())) or data.get("text/plain", "")
             # A progress bar overwrites its line: a terminal shows what came last.
-            text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+            text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")).expandtabs()
             if text.strip():
                 yield "text", normal(text)
 
@@ -144,11 +164,43 @@ def _text_of_html(html: str) -> str:
     return " ".join(" ".join(text for _, text in page.blocks[0].panels[0]).split())
 
 
-def _facts(record: Record) -> list[str]:
-    run = record.run
-    day = datetime.fromisoformat(run.started)
-    facts = [run.machine.label, f"{day.day} {day:%B %Y}", f"{run.seconds:.0f} s", f"Python {run.versions['python']}"]
-    return [*facts, *(f"torch {version}" for package, version in run.versions.items() if package == "torch")]
+def _result_problems(recipe: Recipe, page: PageText, shown: Sequence[Record]) -> Iterator[str]:
+    """The table of results must have the runs' metrics, the list below it their claims."""
+    spreads = ("_iqr_s", "_iqr_ms", "_iqr_us", "_iqr_x", "_iqr_count", "_iqr_bytes")
+    names = {name: None for record in shown for name in record.run.metrics if not name.endswith(spreads)}
+    rows = [row for row in page.rows[1:] if not row[0].startswith("Published:")]
+    if len(rows) != len(names):
+        yield f"{recipe.page}.html: {len(rows)} rows of results for {len(names)} metrics. Build it anew"
+        return
+    for name, row in zip(names, rows, strict=True):
+        cells = [_reads(cell, record.run.metrics.get(name)) for cell, record in zip(row[1:], shown, strict=False)]
+        if len(row) != len(shown) + 1 or not all(cells) or row[0].partition(",")[0] != _words(name):
+            yield f"{recipe.page}.html: the row '{row[0]}' is not metric '{name}' of its runs. Build it anew"
+    machines = [facts[0].removeprefix("Ran on ") for facts in page.facts[: len(shown)]]
+    for sentence in {sentence: None for record in shown for sentence in record.run.claims}:
+        states = [
+            f"{'held' if record.run.claims[sentence] else 'did not hold'} on {machine}"
+            for record, machine in zip(shown, machines, strict=True)
+            if sentence in record.run.claims
+        ]
+        if f"{' '.join(sentence.split())}: {', '.join(states)}." not in page.items:
+            yield f"{recipe.page}.html: does not say of '{sentence}' what its runs found. Build it anew"
+
+
+def _words(metric: str) -> str:
+    return metric.rpartition("_")[0].replace("_", " ")
+
+
+def _reads(cell: str, value: float | None) -> bool:
+    """Whether a cell shows a value, to the last digit that it has."""
+    if value is None:
+        return cell == ""
+    try:
+        number = Decimal(cell.split()[0].replace(",", ""))
+    except (InvalidOperation, IndexError):
+        return False
+    half_a_digit = Decimal(5).scaleb(number.as_tuple().exponent - 1)
+    return abs(number - Decimal(value)) <= half_a_digit * Decimal("1.001")
 
 
 def _download_problems(recipe: Recipe, page_file: Path, page: PageText, record: Record) -> Iterator[str]:
@@ -156,7 +208,8 @@ def _download_problems(recipe: Recipe, page_file: Path, page: PageText, record: 
     source = (recipe.root / recipe.path).read_bytes()
     for suffix in ("py", "ipynb", "zip"):
         name = f"{recipe.name}.{suffix}"
-        files = {(page_file.parent / unquote(link)).resolve() for link in page.links if link.endswith(f"/{name}")}
+        links = [link for link in page.links if link.endswith(f"/{name}") and not urlsplit(link).scheme]
+        files = {(page_file.parent / unquote(link)).resolve() for link in links}
         missing = [file for file in files if not file.is_file()]
         if not files or missing:
             yield f"{recipe.page}.html: offers no {name}. Build it anew"
@@ -176,14 +229,22 @@ def _download_problems(recipe: Recipe, page_file: Path, page: PageText, record: 
 
 def _is_run(notebook: str, record: Record) -> bool:
     try:
-        cells = [cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
+        every = json.loads(notebook)["cells"]
+        prose = "\n".join("".join(cell["source"]) for cell in every if cell["cell_type"] == "markdown")
+        named = re.search(r"^\*\*The outputs below:\*\* ran on \*\*(.*?)\*\*(.*)$", prose, re.MULTILINE)
+        cells = [cell for cell in every if cell["cell_type"] == "code"]
         code = ["".join(cell["source"]).strip("\n") for cell in cells]
         outputs = [[_joined(output) for output in cell["outputs"]] for cell in cells]
     except (ValueError, KeyError, TypeError):
         return False
     # The first cell installs packages, commented out.
     installs = code and all(line.startswith("#") for line in code[0].splitlines()) and outputs[0] == []
-    return bool(installs) and (code[1:], outputs[1:]) == (list(record.run.blocks), list(map(list, record.run.outputs)))
+    facts = [f"Ran on {named[1]}", *(part.strip() for part in named[2].split("·"))] if named else [""]
+    return (
+        bool(installs)
+        and _is_named(record, facts)
+        and (code[1:], outputs[1:]) == (list(record.run.blocks), list(map(list, record.run.outputs)))
+    )
 
 
 def _joined(output: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def test_a_new_recipe_is_last_on_the_path_and_may_be_a_lesson(site: Site):
     assert "# order = 110" in text and ast.get_docstring(ast.parse(text)).startswith("My lesson\n=========")
 
 
-@pytest.mark.parametrize("name", ["", "My Question", "first", "elsewhere/it", "../it", "it.txt", "1st"])
+@pytest.mark.parametrize(
+    "name", ["", "My Question", "first", "elsewhere/it", "../it", "it.txt", "1st", "index", "torch", "inspect"]
+)
 def test_a_bad_name_is_one_line(site: Site, name: str):
     before = sorted(site.root.rglob("*.py"))
     done = site.command("new", name)
@@ -59,6 +61,7 @@ def test_publishing_verifies_before_it_may_write():
     commands = [step["run"] for step in build["steps"] if "run" in step]
     assert commands[-1] == "make verify" and commands[-2].startswith("make replay")
     assert publish["needs"] == "build", "what is not verified never reaches the job that pushes"
+    assert "if" not in publish and "if" not in build
     assert not any("continue-on-error" in step or "if" in step for job in (build, publish) for step in job["steps"])
 
 

@@ -129,7 +129,7 @@ BAD = {
     ),
     "edited by hand": (
         lambda results: edit(results / "other/first.ipynb", ("seed 5", "seed 6")),
-        "results/other/first.ipynb: its code or outputs do not match their hash: it was edited or damaged",
+        "results/other/first.ipynb: its content does not match its hash: it was edited or damaged",
     ),
     "a figure without a source": (
         lambda results: (results / "published.toml").write_text(FIGURE.replace('source = "A guide"\n', "")),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import Site
 
 from recipe_runner.machine import this_machine
+from recipe_runner.record import Runs
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,17 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site.write(
         "recipes_source/third.py",
         "import sys\nfor n in range(60):\n    print('line', n)\nprint('bad', file=sys.stderr)",
-        "class Table:\n    def _repr_html_(self):\n        return '<table><tr><td>1 &lt; 2</td></tr></table>'\nTable()",
+        "class Table:\n    def _repr_html_(self):\n"
+        "        return '<table><tr><td>1 &lt; 2<br/>after <img src=\"data:,x\"></td></tr></table>'\nTable()",
+        "print('    indented\\ttab\\n      more')",
     )
+    assert site.build(MACHINE="box").status == 0
+    # A local run of another day with the same outputs: a replay shows the published one.
+    third = Runs(site.root / "_build/runs").load("box", "third")
+    published = replace(third, run=replace(third.run, started="2025-05-03T10:00:00+00:00", seconds=15.0))
+    Runs(site.root / "results").save(published)
+    first = Runs(site.root / "results").load("other", "first")
+    Runs(site.root / "results").save(replace(first, run=replace(first.run, started="2025-05-13T10:00:00+00:00")))
     assert site.build(MACHINE="box").status == 0
     return site.root
 
@@ -44,7 +54,22 @@ def test_a_site_that_shows_what_ran_is_verified(copy: Site):
     assert "verified: 3 pages" in done.output
 
 
+def test_indents_and_tabs_are_shown_as_a_terminal_shows_them(copy: Site):
+    assert ">    indented    tab\n      more\n" in copy.page("recipes/third").replace("<span></span>", "")
+
+
+def test_a_replay_of_the_same_outputs_on_another_day_is_verified(copy: Site):
+    (copy.root / "recipes_source/first.py").unlink()
+    (copy.root / "intermediate_source/second.py").unlink()
+    (copy.root / "results/other").rename(copy.root / "results_of_other")
+    assert copy.command("replay", "--machine", "box").status == 0
+    assert "3 May 2025" in copy.page("recipes/third")
+    done = copy.command("verify")
+    assert (done.status, done.errors) == (0, []), done.output
+
+
 def test_a_replay_that_lacks_a_run_is_not_verified(copy: Site):
+    (copy.root / "results/box/third.ipynb").unlink()
     assert copy.command("replay", "--machine", "other").status == 0
     done = copy.command("verify")
     assert done.status == 1 and len(done.errors) == 1 and "third.html" in done.errors[0], done.output
@@ -52,6 +77,7 @@ def test_a_replay_that_lacks_a_run_is_not_verified(copy: Site):
 
 def test_a_whole_replay_is_verified(copy: Site):
     (copy.root / "recipes_source/third.py").unlink()
+    (copy.root / "results/box/third.ipynb").unlink()
     assert copy.command("replay", "--machine", "other").status == 0
     done = copy.command("verify")
     assert (done.status, done.errors) == (0, []), done.output
@@ -61,6 +87,18 @@ def edit(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8")
     assert old in text, f"{file}: no {old!r}"
     file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def swapped_labels(file: Path) -> None:
+    """Exchange the machines' names on all tabs, and nothing else."""
+    other = {"box": "other", "other": "box"}
+    text, count = re.subn(
+        r"(sd-tab-label[^>]*>[^<]*\()(box|other)\)",
+        lambda match: f"{match[1]}{other[match[2]]})",
+        file.read_text(encoding="utf-8"),
+    )
+    assert count >= 2
+    file.write_text(text, encoding="utf-8")
 
 
 def page(site: Site, name: str = "recipes/first") -> Path:
@@ -87,11 +125,9 @@ def other_picture(site: Site) -> None:
 
 
 def run_without_time(site: Site) -> None:
-    for file in site.root.glob("*/**/first.ipynb"):
-        if "html" not in file.parts and "source" not in file.parts:
-            text = json.loads(file.read_text())
-            text["metadata"]["recipe"]["seconds"] = 0
-            file.write_text(json.dumps(text))
+    for folder, machine in (("_build/runs", "box"), ("results", "other")):
+        record = Runs(site.root / folder).load(machine, "first")
+        Runs(site.root / folder).save(replace(record, run=replace(record.run, seconds=0.0)))
 
 
 def without_runs(site: Site) -> None:
@@ -101,14 +137,44 @@ def without_runs(site: Site) -> None:
 
 
 TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
-    "an output": (lambda s: edit(page(s), "seed 3", "seed 4"), "outputs of block 1 are those of no passed run"),
+    "an output": (
+        lambda s: edit(page(s), "seed 3", "seed 4"),
+        "outputs of block 1 are not those of the run that it names",
+    ),
     "another machine's output": (lambda s: edit(page(s), "seed 5", "seed 4"), "outputs of block 1"),
     "standard error": (lambda s: edit(page(s, "recipes/third"), ">bad\n", ">good\n"), "outputs of block 1"),
     "HTML": (lambda s: edit(page(s, "recipes/third"), "1 &lt; 2", "2 &lt; 1"), "outputs of block 2"),
     "a picture": (other_picture, "outputs of block 2"),
     "the code": (lambda s: edit(page(s), ">42<", ">43<"), "does not show the code of"),
-    "the machine": (lambda s: edit(page(s), this_machine().label, "Cray"), "the line about its runs lacks"),
-    "the day": (lambda s: edit(page(s), "Python 3", "Python 4"), "the line about its runs lacks"),
+    "HTML after a line break": (
+        lambda s: edit(page(s, "recipes/third"), "<br/>after", "<br/>before"),
+        "outputs of block 2",
+    ),
+    "a picture in HTML": (
+        lambda s: edit(page(s, "recipes/third"), 'src="data:,x"', 'src="data:,y"'),
+        "outputs of block 2",
+    ),
+    "an indent": (
+        lambda s: edit(page(s, "recipes/third"), "</span>    indented", "</span>  indented"),
+        "outputs of block 3",
+    ),
+    "the machine": (lambda s: edit(page(s), this_machine().label, "Cray"), "is about no passed run"),
+    "the machines of two panels": (lambda s: swapped_labels(page(s)), "outputs of block 1"),
+    "the day": (lambda s: edit(page(s), "13 May 2025", "3 May 2025"), "is about no passed run"),
+    "the seconds": (lambda s: edit(page(s), " s · ", "9 s · "), "is about no passed run"),
+    "the version": (lambda s: edit(page(s), "Python 3", "Python 4"), "is about no passed run"),
+    "no line about its runs": (lambda s: edit(page(s), "Ran on", "Seen on"), "names no machine"),
+    "a metric": (lambda s: edit(page(s), "2.00 ×", "3.00 ×"), "is not metric 'speedup_x'"),
+    "a metric's name": (lambda s: edit(page(s), ">speedup<", ">slowdown<"), "is not metric 'speedup_x'"),
+    "a claim": (lambda s: edit(page(s), "<strong>did not hold</strong>", "held"), "does not say of"),
+    "the notebook's day": (
+        lambda s: edit(download(s, "third.ipynb"), "\\u00b7 Python", "\\u00b7 Pithon"),
+        "does not hold",
+    ),
+    "a metric of a run": (
+        lambda s: edit(s.root / "results/other/first.ipynb", '"speedup_x": 2.0', '"speedup_x": 9.0'),
+        "does not match its hash",
+    ),
     "no page": (lambda s: page(s).unlink(), "there is no such page"),
     "a page of nothing": (lambda s: page(s, "recipes/gone").write_text("<html>"), "the page of no recipe"),
     "the script": (lambda s: edit(download(s, "first.py"), "seed", "need"), "is not recipes_source/first.py"),
@@ -118,9 +184,9 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "the bundle": (tampered_zip, "first.zip: does not hold"),
     "a published run": (
         lambda s: edit(s.root / "results/other/first.ipynb", "seed 5", "seed 6"),
-        "do not match their hash",
+        "does not match its hash",
     ),
-    "a local run": (lambda s: edit(s.root / "_build/runs/box/first.ipynb", "seed 3", "seed 4"), "do not match their"),
+    "a local run": (lambda s: edit(s.root / "_build/runs/box/first.ipynb", "seed 3", "seed 4"), "does not match its"),
     "a run of no time": (run_without_time, "no passed run of its code"),
     "no run": (without_runs, "no passed run of its code"),
     "a changed recipe": (lambda s: edit(s.root / "recipes_source/first.py", "'seed', 3", "'seed', 7"), "no passed run"),
