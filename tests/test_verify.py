@@ -168,7 +168,7 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "a metric's name": (lambda s: edit(page(s), ">speedup<", ">slowdown<"), "is not metric 'speedup_x'"),
     "a claim": (lambda s: edit(page(s), "<strong>did not hold</strong>", "held"), "does not say of"),
     "the notebook's day": (
-        lambda s: edit(download(s, "third.ipynb"), "\\u00b7 Python", "\\u00b7 Pithon"),
+        lambda s: edit(download(s, "third.ipynb"), "\\u00b7 Python", "\\u00b7 Ruby"),
         "does not hold",
     ),
     "a metric of a run": (
