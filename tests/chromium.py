@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,27 @@ def launched() -> Iterator[object]:
         browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=FLAGS)
         yield browser
         browser.close()
+
+
+def pages(html: Path) -> list[str]:
+    """All pages of a site but the theme's own template, which is a file among its scripts."""
+    found = sorted(file.relative_to(html).as_posix() for file in html.rglob("*.html"))
+    return [name for name in found if not name.startswith("_static/")]
+
+
+def policy() -> str:
+    """The Content-Security-Policy as CONTRIBUTING.md gives it."""
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return re.search(r"Content-Security-Policy: (.*)", text).group(1)
+
+
+def watched(page, address: str) -> list[str]:
+    """Errors of the console and requests to others, as they come."""
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    page.on("console", lambda message: message.type == "error" and wrong.append(f"console: {message.text}"))
+    page.on("request", lambda r: r.url.startswith((address, "data:", "blob:")) or wrong.append(f"request: {r.url}"))
+    return wrong
 
 
 class _Handler(SimpleHTTPRequestHandler):

@@ -11,10 +11,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from chromium import launched, policy, served, watched
+
+#: Where the whole site is served and published, for the tests.
+PREFIX = "/compile/"
+PROJECT = "owner/name"
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,3 +142,46 @@ def two(site: Site) -> Site:
         )
         Runs(site.root / "results").save(replace(record, run=run))
     return site
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The real site with addresses, built in a copy, so that the clone's own site stays as it is."""
+    copy = tmp_path_factory.mktemp("whole") / "site"
+    ignore = shutil.ignore_patterns("_build", ".*", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=ignore)
+    site = Site(copy)
+    addresses = {"SITE_URL": f"https://example.org{PREFIX}", "REPOSITORY": f"https://github.com/{PROJECT}"}
+    done = site.command("replay", **addresses)
+    assert done.status == 0, done.output
+    return site
+
+
+@pytest.fixture(scope="session")
+def html(whole: Site) -> Path:
+    return whole.root / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def address(html: Path) -> Iterator[str]:
+    with served(html, PREFIX, policy()) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """One headless browser; not for the session: while it is open, no test in this process can run a kernel."""
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, address: str) -> Iterator[object]:
+    """A page of a desktop window; whatever goes wrong in it fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address)
+    page = context.new_page()
+    page.wrong = watched(page, address)
+    yield page
+    wrong = list(page.wrong)
+    context.close()
+    assert wrong == []

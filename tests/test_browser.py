@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from chromium import launched, needs_chromium
+from chromium import needs_chromium
 from conftest import Site
 
 pytestmark = needs_chromium
 
 
-@pytest.fixture
-def browser() -> Iterator[object]:
-    """One headless browser."""
-    with launched() as browser:
-        yield browser
-
-
-def address(site: Site, name: str) -> str:
+def page_address(site: Site, name: str) -> str:
     return (site.root / "_build" / "html" / f"{name}.html").as_uri()
 
 
@@ -34,7 +26,7 @@ def test_tabs_switch_together_and_stay_on_the_choice(two: Site, browser):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.goto(address(two, "recipes/first"))
+    page.goto(page_address(two, "recipes/first"))
     assert seeds(page) == [True, False], "the own machine comes first"
     figures = page.get_by_alt_text("Line", exact=True)
     assert [figures.nth(n).is_visible() for n in range(figures.count())] == [True, False]
@@ -43,9 +35,9 @@ def test_tabs_switch_together_and_stay_on_the_choice(two: Site, browser):
     assert seeds(page) == [False, True]
     assert [figures.nth(n).is_visible() for n in range(figures.count())] == [False, True], "all blocks switched"
 
-    page.goto(address(two, "intermediate/second"))
+    page.goto(page_address(two, "intermediate/second"))
     assert page.locator("input:checked + .sd-tab-label").all_inner_texts()[0].endswith("(other)"), "the next page too"
-    page.goto(address(two, "recipes/first"))
+    page.goto(page_address(two, "recipes/first"))
     assert seeds(page) == [False, True]
     assert errors == []
 
@@ -53,7 +45,7 @@ def test_tabs_switch_together_and_stay_on_the_choice(two: Site, browser):
 def test_tabs_work_with_the_keyboard(two: Site, browser):
     assert two.build(MACHINE="box").status == 0
     page = browser.new_page()
-    page.goto(address(two, "recipes/first"))
+    page.goto(page_address(two, "recipes/first"))
     page.locator(".recipe-machines > input").first.focus()
     page.keyboard.press("ArrowRight")
     assert seeds(page) == [False, True]
@@ -64,7 +56,7 @@ def test_tabs_work_with_the_keyboard(two: Site, browser):
 def test_without_javascript_every_panel_is_reachable(two: Site, browser):
     assert two.build(MACHINE="box").status == 0
     page = browser.new_context(java_script_enabled=False).new_page()
-    page.goto(address(two, "recipes/first"))
+    page.goto(page_address(two, "recipes/first"))
     page.locator(".sd-tab-label", has_text=re.compile(r"\(other\)")).first.click()
     assert seeds(page) == [False, True]
 
@@ -72,7 +64,7 @@ def test_without_javascript_every_panel_is_reachable(two: Site, browser):
 def test_print_shows_every_panel(two: Site, browser):
     assert two.build(MACHINE="box").status == 0
     page = browser.new_page()
-    page.goto(address(two, "recipes/first"))
+    page.goto(page_address(two, "recipes/first"))
     page.emulate_media(media="print")
     assert seeds(page) == [True, True]
     labels = page.locator(".sd-tab-label")
@@ -89,7 +81,7 @@ def test_tabs_folds_and_notices_are_accessible(two: Site, browser, scheme: str):
     context = browser.new_context(color_scheme=scheme)
     for name in ("recipes/first", "recipes/long", "recipes/bad", "recipes/index"):
         page = context.new_page()
-        page.goto(address(two, name))
+        page.goto(page_address(two, name))
         for fold in page.locator("details").all():
             fold.locator("summary").click()
         page.evaluate(AXE_SCRIPT)
@@ -103,9 +95,9 @@ def test_long_output_is_folded_on_the_screen_and_whole_on_paper(site: Site, brow
     site.write("recipes_source/third.py", "for n in range(41):\n    print('long', n)")
     assert site.build().status == 0
     page = browser.new_page()
-    page.goto(address(site, "recipes/first"))
+    page.goto(page_address(site, "recipes/first"))
     assert page.get_by_text("short 39").is_visible() and page.locator("details").count() == 0
-    page.goto(address(site, "recipes/third"))
+    page.goto(page_address(site, "recipes/third"))
     last = page.get_by_text("long 40")
     assert not last.is_visible()
     page.emulate_media(media="print")

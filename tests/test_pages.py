@@ -1,8 +1,4 @@
-"""The whole site, replayed from `results/`, in a real browser: every page, light and dark, desktop and phone.
-
-It is served as a static host would serve it: below a sub-path, gzipped, with the Content-Security-Policy that
-CONTRIBUTING.md gives.
-"""
+"""Every page and file of the whole site: accessible, quiet, linked, light; in a real browser where it takes one."""
 
 from __future__ import annotations
 
@@ -15,86 +11,20 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-from chromium import launched, needs_chromium, served
-from conftest import ROOT, Site
+from chromium import needs_chromium, pages, policy, served, watched
+from conftest import PREFIX, PROJECT, ROOT, Site
 
-PREFIX = "/compile/"
-PROJECT = "owner/name"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The real site with addresses, built in a copy, so that the clone's own site stays as it is."""
-    copy = tmp_path_factory.mktemp("whole") / "site"
-    ignore = shutil.ignore_patterns("_build", ".*", "__pycache__")
-    shutil.copytree(ROOT, copy, ignore=ignore)
-    site = Site(copy)
-    addresses = {"SITE_URL": f"https://example.org{PREFIX}", "REPOSITORY": f"https://github.com/{PROJECT}"}
-    done = site.command("replay", **addresses)
-    assert done.status == 0, done.output
-    return site
 
 
 def test_a_replay_with_addresses_is_verified(whole: Site):
     done = whole.command("verify")
     assert (done.status, done.errors) == (0, []), done.output
-
-
-@pytest.fixture(scope="module")
-def html(whole: Site) -> Path:
-    return whole.root / "_build" / "html"
-
-
-def pages(html: Path) -> list[str]:
-    """All pages but the theme's own template, which is a file among its scripts."""
-    found = sorted(file.relative_to(html).as_posix() for file in html.rglob("*.html"))
-    return [name for name in found if not name.startswith("_static/")]
-
-
-def policy() -> str:
-    """The policy as CONTRIBUTING.md gives it."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return re.search(r"Content-Security-Policy: (.*)", text).group(1)
-
-
-@pytest.fixture(scope="module")
-def address(html: Path) -> Iterator[str]:
-    with served(html, PREFIX, policy()) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser, address: str) -> Iterator[object]:
-    """A page of a desktop window; whatever goes wrong in it fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address)
-    page = context.new_page()
-    page.wrong = watched(page, address)
-    yield page
-    wrong = list(page.wrong)
-    context.close()
-    assert wrong == []
-
-
-def watched(page, address: str) -> list[str]:
-    """Errors of the console and requests to others, as they come."""
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("console", lambda message: message.type == "error" and wrong.append(f"console: {message.text}"))
-    page.on("request", lambda r: r.url.startswith((address, "data:", "blob:")) or wrong.append(f"request: {r.url}"))
-    return wrong
 
 
 @needs_chromium
@@ -169,132 +99,11 @@ def test_the_site_works_from_the_disk(browser, html: Path):
 
 
 @needs_chromium
-def test_search_with_the_keyboard(page):
-    page.goto("index.html")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("cold starts")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/search.html?q=*")
-    result = page.locator("#search-results a", has_text="Shorter cold starts").first
-    result.wait_for()
-    result.focus()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/recipes/regional_compilation.html*")
-    assert page.locator("span.highlighted").count() > 0, "the words are marked"
-
-
-@needs_chromium
-def test_the_cards_are_filtered_by_keyboard_and_come_back_with_back(page):
-    page.goto("index.html")
-    cards = page.locator(".recipe-cards .sd-col:visible")
-    everything = cards.count()
-    button = page.get_by_role("button", name="cold start", exact=True)
-    button.focus()
-    page.keyboard.press("Space")
-    some = cards.count()
-    assert 0 < some < everything and button.get_attribute("aria-pressed") == "true"
-    assert page.get_by_role("status").inner_text() == f"{some} of {everything} pages"
-    for n in range(some):
-        assert "cold start" in cards.nth(n).inner_text()
-
-    cards.first.click()
-    page.wait_for_url("**/recipes/*.html")
-    page.go_back()
-    page.get_by_role("status").wait_for()
-    assert cards.count() == some, "the choice stands in the address"
-    page.get_by_role("button", name="cold start", exact=True).click()
-    assert cards.count() == everything
-
-
-@needs_chromium
 def test_without_javascript_there_are_all_cards_and_no_filter(browser, address: str):
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(address)
     assert page.locator(".recipe-cards .sd-col").count() == page.locator(".recipe-cards .sd-col:visible").count() > 1
     assert page.get_by_role("status").count() == 0
-
-
-@needs_chromium
-def test_the_copy_button_copies_the_code(page, address: str):
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address.rstrip("/").rsplit("/", 1)[0])
-    page.goto("recipes/regional_compilation.html")
-    block = page.locator("div.highlight-Python").first
-    block.hover()
-    block.locator("button.copybtn").click()
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.strip() == block.locator("pre").inner_text().strip() and "import torch" in copied
-
-
-@needs_chromium
-def test_the_downloads_are_what_they_say(page, whole: Site, tmp_path: Path):
-    page.goto("recipes/regional_compilation.html")
-    for text, suffix in (("notebook with these outputs", "ipynb"), ("script", "py")):
-        with page.expect_download() as started:
-            page.locator(".recipe-facts").get_by_role("link", name=text).click()
-        assert started.value.suggested_filename == f"regional_compilation.{suffix}"
-        started.value.save_as(tmp_path / f"it.{suffix}")
-    assert (tmp_path / "it.py").read_bytes() == (whole.root / "recipes_source/regional_compilation.py").read_bytes()
-    notebook = nbformat.read(tmp_path / "it.ipynb", as_version=4)
-    assert sum(len(cell.get("outputs", ())) for cell in notebook.cells) > 5
-
-
-@needs_chromium
-def test_a_missing_address_gets_a_page_whose_links_work(page, address: str):
-    page.goto("index.html")
-    response = page.goto("recipes/gone/away.html")
-    assert response.status == 404 and page.locator("h1").inner_text().startswith("Page not found")
-    links = page.locator("a[href]").evaluate_all("links => [...new Set(links.map(link => link.href.split('#')[0]))]")
-    inside = [link for link in links if link.startswith(address) and link != page.url]
-    assert len(inside) >= 4
-    for link in inside:
-        assert page.request.get(link).status == 200, link
-    page.wrong.clear()  # The browser reports the 404 that was asked for.
-    page.get_by_role("link", name="Recipes").first.click()
-    assert page.locator("h1").inner_text().startswith("Recipes")
-
-
-@needs_chromium
-def test_light_and_dark_can_be_chosen_and_stay(page):
-    page.goto("index.html")
-    seen = set()
-    for _ in range(3):
-        page.get_by_role("button", name="Color mode").first.click()
-        page.locator(
-            ".theme-switch-container button, .dropdown-menu button", has_text=re.compile("Dark|Light|Auto|System")
-        )
-        options = page.locator("[data-mode-value], .theme-switch-item, .dropdown-item:visible")
-        options.nth(len(seen)).click()
-        seen.add(page.evaluate("document.documentElement.dataset.mode"))
-    assert seen == {"light", "dark", "auto"}
-    last = page.evaluate("document.documentElement.dataset.mode")
-    page.goto("results.html")
-    assert page.evaluate("document.documentElement.dataset.mode") == last
-
-
-@needs_chromium
-def test_the_keyboard_reaches_what_a_page_offers(page):
-    page.goto("recipes/compiling_optimizer.html")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent.trim()") == "Skip to main content"
-    page.keyboard.press("Enter")
-    reached = []
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.textContent.trim().replace(/\\s+/g, ' ')"))
-    for wanted in ("notebook with these outputs", "script", "Open in Colab", "Edit this page"):
-        assert wanted in reached, wanted
-
-
-@needs_chromium
-def test_paper_has_the_text_and_no_controls(page):
-    page.goto("recipes/regional_compilation.html")
-    page.emulate_media(media="print")
-    for controls in (".bd-header", ".bd-sidebar-primary", ".bd-sidebar-secondary", ".copybtn", ".prev-next-footer"):
-        found = page.locator(controls)
-        assert found.count() > 0, controls
-        assert not any(found.nth(n).is_visible() for n in range(found.count())), controls
-    assert page.locator("div.highlight-Python").last.is_visible()
-    assert page.locator(".recipe-facts").is_visible()
 
 
 def test_next_and_previous_follow_the_learning_path(whole: Site):
