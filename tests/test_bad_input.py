@@ -122,6 +122,8 @@ def test_an_interrupted_build_keeps_what_finished(site: Site, end: signal.Signal
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
         if "first: block 1" in line:
