@@ -96,16 +96,24 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
                 data=recipe.data_files,
                 on_block=progress.block,
             )
-            runs.save(Record(done, recipe.path, key_of(recipe, machine, versions)))
         progress.done(done.status, done.seconds)
+        try:
+            runs.save(Record(done, recipe.path, key_of(recipe, machine, versions)))
+        except RecipeError as problem:
+            problems[recipe.path] = problem
+            continue
         if done.status != PASSED:
-            remedy = (
-                "Raise its time_limit_s, or make it faster"
-                if done.status == "timed out"
-                else "Its page shows the output so far"
-            )
-            problems[recipe.path] = RecipeError(recipe.path, done.reason, remedy)
+            problems[recipe.path] = RecipeError(recipe.path, done.reason, remedy_for(done.status))
     return problems
+
+
+def remedy_for(status: str) -> str:
+    """What to do about a run that did not pass."""
+    remedies = {
+        "timed out": "Raise its time_limit_s, or make it faster",
+        "out of memory": "Make it smaller, or run it on a machine with more memory",
+    }
+    return remedies.get(status, "Its page shows the output so far")
 
 
 def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], errors: dict[str, RecipeError]) -> bool:
@@ -201,10 +209,15 @@ def alone(folder: Path) -> Iterator[None]:
     Raises
     ------
     RecipeError
-        If another build holds it.
+        If another build holds it, or nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})"
+        raise RecipeError(folder.name, cause, "Make the folder writable, then run make again") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

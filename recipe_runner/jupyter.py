@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import signal
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import v4
 
-#: A run's text and pictures together. A page above 150 KiB is too long to read; this is far above, and far below harm.
+#: One block's text and pictures. A page above 150 KiB is too long to read; this is far above, and far below harm.
 OUTPUT_CAP_BYTES = 4 * 1024**2
 
 #: The kind of output in which `in_kernel.py` reports.
@@ -27,31 +28,29 @@ class ThisPython(KernelSpecManager):
 
 
 class Client(NotebookClient):
-    """Joins stream outputs as they arrive, and drops what exceeds the cap."""
+    """Joins stream outputs as they arrive, and drops what exceeds a block's cap."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._bytes = 0
-        self._capped = False
+        self._left = collections.defaultdict(lambda: OUTPUT_CAP_BYTES)
+        self._capped: set[int] = set()
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
-        content = msg["content"]
-        size = (
-            len(content["text"])
-            if msg["msg_type"] == "stream"
-            else sum(len(str(v)) for v in content.get("data", {}).values())
-        )
-        if self._bytes + size > OUTPUT_CAP_BYTES and msg["msg_type"] != "error":
-            if not self._capped:
-                self._capped = True
-                notice = f"\n[Output capped at {OUTPUT_CAP_BYTES // 1024**2} MiB: the rest was dropped.]\n"
-                outs.append(v4.new_output("stream", name="stderr", text=notice))
-            return None
-        self._bytes += size
-        if msg["msg_type"] == "stream" and outs and outs[-1].get("name") == content["name"]:
+        content, is_stream = msg["content"], msg["msg_type"] == "stream"
+        size = len(content["text"]) if is_stream else sum(len(str(v)) for v in content.get("data", {}).values())
+        too_much = size > self._left[cell_index] and msg["msg_type"] != "error"
+        if too_much and is_stream:
+            content["text"] = content["text"][: self._left[cell_index]]
+        if is_stream and outs and outs[-1].get("name") == content["name"]:
             outs[-1]["text"] += content["text"]
-            return outs[-1]
-        return super().output(outs, msg, display_id, cell_index)
+        elif not too_much or (is_stream and content["text"]):
+            super().output(outs, msg, display_id, cell_index)
+        self._left[cell_index] = 0 if too_much else self._left[cell_index] - size
+        if too_much and cell_index not in self._capped:
+            self._capped.add(cell_index)
+            notice = f"\n[Output capped at {OUTPUT_CAP_BYTES // 1024**2} MiB: the rest was dropped.]\n"
+            outs.append(v4.new_output("stream", name="stderr", text=notice))
+        return None
 
 
 async def collect(client: Client) -> dict[str, Any]:
@@ -78,5 +77,6 @@ async def how_it_ended(manager: AsyncKernelManager) -> str:
     """The exit code or signal of a dead kernel, in words."""
     code = await manager.provisioner.poll()
     if code is not None and code < 0:
-        return f"by {signal.Signals(-code).name}"
+        cause = ", as by the system when memory ends" if -code == signal.SIGKILL else ""
+        return f"by {signal.Signals(-code).name}{cause}"
     return f"with exit code {code}"

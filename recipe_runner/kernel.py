@@ -28,7 +28,7 @@ from recipe_runner import processes
 from recipe_runner.jupyter import Client, ThisPython, collect, how_it_ended, leave
 from recipe_runner.scrub import scrubber
 
-Status = Literal["passed", "failed", "timed out", "died"]
+Status = Literal["passed", "failed", "timed out", "out of memory", "died"]
 
 #: How long processes that a recipe started may take to end on their own once the kernel has ended.
 GRACE_S = 5
@@ -71,6 +71,7 @@ def execute(
     *,
     name: str,
     time_limit_s: float,
+    memory_limit_bytes: float,
     data: dict[str, Path],
     on_block: Callable[[int, int], None],
 ) -> Execution:
@@ -87,7 +88,7 @@ def execute(
             (work / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, work / target)
         notebook = v4.new_notebook(cells=[v4.new_code_cell(block) for block in blocks])
-        session = _Session(notebook, room, name, time_limit_s, on_block)
+        session = _Session(notebook, room, name, (time_limit_s, memory_limit_bytes), on_block)
         asyncio.run(session.run())
         execution = session.execution
         scrub = scrubber({work: ".", room: tempfile.gettempdir()})
@@ -103,14 +104,16 @@ def execute(
 class _Session:
     """One kernel's life."""
 
-    def __init__(self, notebook: Any, room: Path, name: str, time_limit_s: float, on_block: Callable[[int, int], None]):
-        self.notebook, self.room, self.name, self.time_limit_s, self.on_block = (
-            notebook,
-            room,
-            name,
-            time_limit_s,
-            on_block,
-        )
+    def __init__(
+        self,
+        notebook: Any,
+        room: Path,
+        name: str,
+        limits: tuple[float, float],
+        on_block: Callable[[int, int], None],
+    ):
+        self.notebook, self.room, self.name, self.on_block = notebook, room, name, on_block
+        self.time_limit_s, self.memory_limit_bytes = limits
         self.id = uuid.uuid4().hex
         self.execution = Execution()
         self.block_number = 0
@@ -136,7 +139,7 @@ class _Session:
                 )
             kernel_pid = manager.provisioner.process.pid
             await client.async_start_new_kernel_client()
-            with processes.PeakMemory.of(kernel_pid) as peak:
+            with processes.MemoryWatch.of(self.id, kernel_pid, self.memory_limit_bytes) as memory:
                 await self.blocks(client)
                 self.execution.facts = await collect(client)
             await leave(client, manager)
@@ -151,13 +154,18 @@ class _Session:
             if await manager.is_alive():
                 # nbclient takes the cancellation after Ctrl-C for a dead kernel.
                 raise asyncio.CancelledError from None
-            self.end("died", f"its process ended in block {self.block_number} {await how_it_ended(manager)}")
+            if memory.exceeded:
+                used, limit = memory.bytes / 1024**3, self.memory_limit_bytes / 1024**3
+                block = f"block {self.block_number}"
+                self.end("out of memory", f"{block} used {used:.1f} GiB of memory, the limit is {limit:.1f} GiB")
+            else:
+                self.end("died", f"its process ended in block {self.block_number} {await how_it_ended(manager)}")
         except RuntimeError as error:  # nbclient's word for a kernel that does not come up.
             last_words = log.read_text(errors="replace").strip().rpartition("\n")[2]
             self.end("died", f"the kernel did not start ({error}) {last_words}".strip())
         finally:
             if self.block_number:
-                self.execution.host_peak_bytes = peak.bytes
+                self.execution.host_peak_bytes = memory.bytes
             if client.kc is not None:
                 client.kc.stop_channels()
             processes.end_all(self.id, kernel_pid)

@@ -50,13 +50,18 @@ def end_all(run_id: str, kernel_pid: int | None) -> list[str]:
     return sorted(name for _, name in names)
 
 
-class PeakMemory:
-    """The highest memory, in bytes, that a process and its descendants held together, sampled every half second."""
+class MemoryWatch:
+    """The highest memory, in bytes, that a run's processes held together, sampled every half second; and its limit.
+
+    Resident sizes are added up, so that a page which two processes share counts twice.
+    """
 
     INTERVAL_S = 0.5
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, run_id: str, pid: int, limit_bytes: float) -> None:
         self.bytes = 0
+        self.exceeded = False
+        self._run_id, self._limit_bytes = run_id, limit_bytes
         self._process = psutil.Process(pid)
         self._over = threading.Event()
 
@@ -67,21 +72,25 @@ class PeakMemory:
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_info().rss
         self.bytes = max(self.bytes, total)
+        if total > self._limit_bytes:
+            # Ended here and not by the system, which would choose among all processes of the machine.
+            self.exceeded = True
+            end_all(self._run_id, self._process.pid)
 
     def _watch(self) -> None:
-        while not self._over.wait(self.INTERVAL_S):
+        while not self._over.wait(self.INTERVAL_S) and not self.exceeded:
             self._sample()
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, pid: int) -> Iterator[PeakMemory]:
-        """Watch `pid` for as long as the context lasts."""
-        peak = cls(pid)
-        peak._sample()
-        thread = threading.Thread(target=peak._watch, daemon=True)
+    def of(cls, run_id: str, pid: int, limit_bytes: float) -> Iterator[MemoryWatch]:
+        """Watch a run, whose kernel is `pid`, for as long as the context lasts; above the limit, end it."""
+        watch = cls(run_id, pid, limit_bytes)
+        watch._sample()
+        thread = threading.Thread(target=watch._watch, daemon=True)
         thread.start()
         try:
-            yield peak
+            yield watch
         finally:
-            peak._over.set()
+            watch._over.set()
             thread.join()

@@ -173,10 +173,20 @@ class Runs:
         return self.folder / machine / f"{name}{'.failed' if failed else ''}.ipynb"
 
     def save(self, record: Record) -> Path:
-        """Keep a run. A failed one does not replace the last good one; a good one ends the failure."""
+        """Keep a run. A failed one does not replace the last good one; a good one ends the failure.
+
+        Raises
+        ------
+        RecipeError
+            If it cannot be written, as when the disk is full. What was kept before is as it was.
+        """
         failed = record.run.status != PASSED
         file = self.file(record.run.machine.name, record.run.name, failed=failed)
-        write_whole(file, to_notebook(record))
+        try:
+            write_whole(file, to_notebook(record))
+        except OSError as error:
+            remedy = "Make room, or make the folder writable, then run: make html"
+            raise RecipeError(_short(file), f"cannot be written ({error.strerror})", remedy) from None
         if not failed:
             self.file(record.run.machine.name, record.run.name, failed=True).unlink(missing_ok=True)
         return file

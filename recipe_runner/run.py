@@ -17,6 +17,8 @@ from typing import Any
 from recipe_runner.machine import Machine, this_machine
 
 PASSED, FAILED = "passed", "failed"
+#: The part of the machine's memory that a recipe may use, so that what it runs on stays alive.
+MEMORY_SHARE = 0.8
 #: What a metric's name must end in: seconds, a ratio, a count, bytes.
 UNITS = ("_s", "_ms", "_us", "_x", "_count", "_bytes")
 
@@ -34,7 +36,7 @@ class Run:
     outputs : tuple of list of dict
         For each block its outputs, in nbformat's form, scrubbed; empty for blocks that did not run.
     status : str
-        ``passed``, ``failed``, ``timed out`` or ``died``.
+        ``passed``, ``failed``, ``timed out``, ``out of memory`` or ``died``.
     reason : str
         Why it did not pass, in one line; empty if it did.
     started : str
@@ -94,6 +96,7 @@ def run(
     name: str,
     packages: Sequence[str] = (),
     time_limit_s: float = 600,
+    memory_limit_bytes: float | None = None,
     data: dict[str, Path] | None = None,
     on_block: Callable[[int, int], None] = lambda number, count: None,
 ) -> Run:
@@ -109,6 +112,8 @@ def run(
         Packages whose versions the run notes.
     time_limit_s
         Seconds for all blocks together.
+    memory_limit_bytes
+        Resident memory of all its processes together; default four fifths of this machine's.
     data
         Files for the working directory: name there -> file here.
     on_block
@@ -130,7 +135,14 @@ def run(
     from recipe_runner.kernel import execute
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    execution = execute(blocks, name=name, time_limit_s=time_limit_s, data=data or {}, on_block=on_block)
+    execution = execute(
+        blocks,
+        name=name,
+        time_limit_s=time_limit_s,
+        memory_limit_bytes=memory_limit_bytes or MEMORY_SHARE * this_machine().memory_gib * 1024**3,
+        data=data or {},
+        on_block=on_block,
+    )
     metrics, metrics_problem = _checked(execution.facts.get("metrics", []), _metric_problem)
     claims, claims_problem = _checked(execution.facts.get("claims", []), _claim_problem)
     status, reason = execution.status, execution.reason
