@@ -26,7 +26,7 @@ from nbformat import v4
 
 from recipe_runner import processes
 from recipe_runner.jupyter import Client, ThisPython, collect, how_it_ended, leave
-from recipe_runner.scrub import scrubber
+from recipe_runner.scrub import scrubber, secrets_in
 
 Status = Literal["passed", "failed", "timed out", "out of memory", "died"]
 
@@ -201,7 +201,12 @@ class _Session:
             "c.InteractiveShell.colors = 'nocolor'\n"
             "c.InlineBackend.figure_formats = {'retina'}\n"
         )
-        kept = {key: value for key, value in os.environ.items() if not _DROPPED_ENVIRONMENT.match(key)}
+        secrets = secrets_in(os.environ)
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not _DROPPED_ENVIRONMENT.match(key) and key not in secrets
+        }
         return kept | {
             processes.MARKER: self.id,
             "RECIPE_RUNNER_NAME": self.name,

@@ -1,4 +1,4 @@
-"""Takes the build machine out of a text: paths, user and host names, process ids, colour codes, IPython's own frames.
+"""Takes the build machine out of a text: paths, user and host names, tokens, process ids, colours, IPython's frames.
 
 A page must read the same wherever it was built, and must not give away where that was.
 """
@@ -6,18 +6,26 @@ A page must read the same wherever it was built, and must not give away where th
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import socket
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 #: TORCH_LOGS lines begin with level, date, time, process id and file; a reader needs level, file and line.
 _TORCH_LOG = re.compile(r"^([VDIWEC])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ ", re.MULTILINE)
 _PROCESS_ID = re.compile(r"\b(pid[ =:]*)\d+\b", re.IGNORECASE)
+#: Variables whose values nobody else may see.
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_AUTH$", re.IGNORECASE)
+#: Tokens that can be told by their form: GitHub's, Hugging Face's, AWS's; and a password in an address.
+_TOKEN = re.compile(r"\b(?:gh[pousr]_\w{36,}|github_pat_\w{60,}|hf_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16})\b")
+_PASSWORD_IN_ADDRESS = re.compile(r"(?<=://)[^\s/:@]+:[^\s/@]+@")
+#: A shorter value, such as "1" or "none", is not a secret, and taking it out would harm the text.
+_SHORTEST_SECRET = 8
 #: PyTorch says this once where a CUDA toolkit is installed and no GPU is there: about the machine, not the recipe.
 _NO_GPU_HERE = re.compile(r"^.*No CUDA runtime is found, using CUDA_HOME=.*\n?", re.MULTILINE)
 #: Frames between the kernel's main loop and the recipe's own code, in a traceback or in a Dynamo user stack.
@@ -26,6 +34,11 @@ _KERNEL_FRAME = re.compile(
     r'|<frozen runpy>)", line \d+, in .*\n(?:(?P=prefix)  .*\n)?',
     re.MULTILINE,
 )
+
+
+def secrets_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that hold a token, a password or a key, by their names."""
+    return {name: value for name, value in environment.items() if _SECRET_NAME.search(name)}
 
 
 def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
@@ -37,7 +50,8 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
     library = sysconfig.get_paths()
     home = str(Path.home())
     folders = {str(form): name for folder, name in folders_of_run.items() for form in (folder, folder.resolve())}
-    folders[str(Path.cwd())] = "~"
+    # Where the runner is may be on Python's path, and need not be where it was started.
+    folders |= {str(folder): "~" for folder in (Path.cwd(), Path(__file__).resolve().parent.parent)}
     folders |= {
         library["purelib"]: "site-packages",
         library["platlib"]: "site-packages",
@@ -51,6 +65,8 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
     paths = re.compile("|".join(re.escape(folder) + r"(?![\w-])" for folder, _ in replacements))
     names = dict(replacements)
     user = getpass.getuser()
+    values = sorted({v for v in secrets_in(os.environ).values() if len(v) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    secret = re.compile("|".join(map(re.escape, values))) if values else None
     torch_cache = re.compile(rf"torchinductor_{re.escape(user)}\b")
     user_folder = re.compile(rf"/(home|Users)/{re.escape(user)}\b")
     host = socket.gethostname()
@@ -65,6 +81,8 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
         text = paths.sub(lambda match: names[match.group()], text)
         text = user_folder.sub("~", torch_cache.sub("torchinductor", text))
         text = _PROCESS_ID.sub(r"\1…", text)
+        text = _PASSWORD_IN_ADDRESS.sub("…@", _TOKEN.sub("…", text))
+        text = secret.sub("…", text) if secret else text
         return host_name.sub("host", text) if host_name else text
 
     return scrub

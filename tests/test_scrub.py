@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import html
 import os
+import re
 import socket
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
+
+from conftest import ROOT, Site
 
 from recipe_runner.run import run
 from recipe_runner.scrub import scrubber
@@ -38,6 +43,52 @@ def test_planted_traces_of_the_machine_are_taken_out(tmp_path: Path):
         assert trace not in scrubbed, trace
     if len(socket.gethostname()) > 3 and socket.gethostname() != "localhost":
         assert socket.gethostname() not in scrubbed
+
+
+def test_nothing_that_is_planted_reaches_a_page_or_a_download(site: Site):
+    """A recipe that tells all it can: the environment, paths, names; in streams, in results, in an error's text."""
+    planted = {
+        "HF_TOKEN": "planted-secret-one",
+        "MY_API_KEY": "planted-secret-two",
+        "DB_PASSWORD": "planted-secret-three",
+        "http_proxy": "http://planted-user:planted-password@proxy.example:3128",
+    }
+    tell = (
+        "import getpass, os, pathlib, socket, subprocess, sys, tempfile\n"
+        "told = [dict(os.environ), os.getcwd(), sys.path, sys.executable, tempfile.gettempdir(), pathlib.Path.home(),\n"
+        "        pathlib.Path('~/x').expanduser(), f'/home/{getpass.getuser()}/y', socket.gethostname(),\n"
+        "        open('note.txt').read(), 'ghp' + '_' + 'a1B2' * 9]"  # The form of a real token.
+    )
+    (site.root / "recipes_source/note.txt").write_text("planted-secret-one, as read from a file")
+    site.write(
+        "recipes_source/first.py",
+        tell,
+        "print(told)",
+        "print(told, file=sys.stderr)",
+        "told",
+        "subprocess.run(['env'])\nsubprocess.run([sys.executable, '-c', 'import json; json.loads(1)'])\nNone",
+        "import matplotlib.pyplot as plt\nplt.title(str(told))\nplt.show()",
+        front='data = ["note.txt"]',
+    )
+    site.write("recipes_source/bad.py", tell, "raise ValueError(str(told))", front='data = ["note.txt"]')
+    built = site.build(**planted)
+    assert set(built.ran) == {"bad", "first", "second"} and len(built.errors) == 1, built.output
+    traces = ["planted-secret", "planted-user", "planted-password", sys.prefix, f"{Path.home()}/", "/recipe-"]
+    traces += ["a1B2a1B2", f"/home/{getpass.getuser()}", str(ROOT), str(site.root)]
+    traces += [socket.gethostname()] if len(socket.gethostname()) > 3 else []
+    files = [file for file in (site.root / "_build").rglob("*") if file.is_file() and "doctrees" not in file.parts]
+    inputs = ("conf.py", "note.txt")  # Copied to where Sphinx reads them.
+    texts = {str(file): file.read_bytes() for file in files if file.suffix != ".zip" and file.name not in inputs}
+    for file in files:
+        if file.suffix == ".zip":
+            with zipfile.ZipFile(file) as archive:
+                texts |= {f"{file}:{name}": archive.read(name) for name in archive.namelist()}
+    assert sum("first" in name for name in texts) > 5, "the run, the page, the notebook, the script and the archive"
+    assert sum(b"HOME" in text for text in texts.values()) > 3, "it did tell"
+    for name, data in texts.items():
+        text = html.unescape(re.sub(r"<[^>]+>", "", data.decode("utf-8", "replace")))
+        found = [trace for trace in traces if trace in text]
+        assert found == [], name.removeprefix(str(site.root))
 
 
 def test_other_text_stays_as_it_is():
