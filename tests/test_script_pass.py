@@ -1,15 +1,17 @@
-"""The network is cut off for recipes: another host is out of reach at once, this one is not."""
+"""How `test_recipes.py` runs recipes: in an order that can be repeated, and out of reach of any other host."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import cut_off
 import pytest
+from conftest import ROOT
 
-pytestmark = pytest.mark.skipif(not cut_off.POSSIBLE, reason="only Linux has LD_PRELOAD")
+on_linux = pytest.mark.skipif(not cut_off.POSSIBLE, reason="only Linux has LD_PRELOAD")
 
 #: 192.0.2.1 and 2001:db8::1 are for documentation: no host has them.
 REFUSALS = """
@@ -74,12 +76,14 @@ def python(code: str, environment: dict[str, str]) -> subprocess.CompletedProces
     )
 
 
+@on_linux
 def test_another_host_is_out_of_reach_at_once(no_network: dict[str, str]):
     done = python(REFUSALS, no_network)
     assert done.returncode == 0, done.stdout
     assert "Network is unreachable" in done.stdout and "reached 1" not in done.stdout
 
 
+@on_linux
 def test_a_child_process_is_cut_off_too(no_network: dict[str, str]):
     done = python(
         f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {REFUSALS!r}], check=True)", no_network
@@ -88,25 +92,52 @@ def test_a_child_process_is_cut_off_too(no_network: dict[str, str]):
     assert "Network is unreachable" in done.stdout
 
 
+@on_linux
 def test_this_host_is_reached(no_network: dict[str, str]):
     done = python(LOOPBACK, no_network)
     assert (done.returncode, done.stdout) == (0, "all reached\n")
 
 
+@on_linux
 def test_without_it_nothing_is_refused():
     loaded = "import ctypes; print(hasattr(ctypes.CDLL(None), 'no_network_refused'))"
     assert python(loaded, {"LD_PRELOAD": ""}).stdout == "False\n"
 
 
+@on_linux
 def test_torchrun_works(no_network: dict[str, str], tmp_path):
     pytest.importorskip("torch")
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import torch, torch.distributed as dist\n"
-        "dist.init_process_group('gloo')\nx = torch.ones(1)\ndist.all_reduce(x)\nprint('sum', x.item(), flush=True)\n"
+        "dist.init_process_group('gloo')\nx = torch.ones(1)\ndist.all_reduce(x)\n"
+        "print(f'sum {x.item()}\\n', end='', flush=True)\n"
         "dist.destroy_process_group()\n"
     )
     code = "import subprocess, sys\nlaunch = [sys.executable, '-m', 'torch.distributed.run', '--standalone']\n"
     code += f"sys.exit(subprocess.run([*launch, '--nproc-per-node', '2', {str(worker)!r}]).returncode)"
     done = python(code, no_network)
     assert done.returncode == 0 and done.stdout.count("sum 2.0") == 2, done.stdout
+
+
+def collected(seed: str) -> tuple[str, list[str]]:
+    """The line on the order in the report's head, and the recipes in their order."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "tests/test_recipes.py"],
+        cwd=ROOT,
+        env=os.environ | {"RECIPE_SEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head = next(line for line in done.stdout.splitlines() if "RECIPE_SEED=" in line)
+    return head, re.findall(r"as_a_script\[(\w+)\]", done.stdout)
+
+
+def test_the_order_of_recipes_is_shuffled_and_can_be_repeated():
+    orders = [collected(seed) for seed in ("1", "1", "2", "3")]
+    assert [re.search(r"RECIPE_SEED=(\w+)", head).group(1) for head, _ in orders] == ["1", "1", "2", "3"]
+    assert orders[0] == orders[1]
+    names = [recipes for _, recipes in orders]
+    assert sorted(names[0]) == sorted(names[2]) and len({tuple(one) for one in names}) > 1
+    assert re.search(r"RECIPE_SEED=\w+", collected("")[0]), "without one, a seed is made and named"
