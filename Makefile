@@ -82,7 +82,7 @@ serve: html  ## Serve the site on this machine; an edit runs what it must and re
 bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery (about half an hour)
 	@$(VENV_PYTHON) benchmarks/build_speed.py
 
-soak: $(READY)  ## Run the whole site 3 times (TIMES=n): what must be exact is, how far timings are apart
+soak: $(READY)  ## Run the whole site 3 times (TIMES=n): fail where counts differ, show how far timings are apart
 	@$(RUNNER) soak $(if $(TIMES),--times '$(TIMES)') $(if $(ONLY),--only '$(ONLY)')
 
 lint: $(READY)  ## Check style and spelling
