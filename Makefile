@@ -32,15 +32,16 @@ endif
 # Given by name, or from the environment: see `make help`.
 export SITE_URL REPOSITORY
 
-.PHONY: help html test replay record run verify compare new status why serve bench lint lock clean distclean check-venv
+.PHONY: help html test replay record run verify compare new status why serve bench soak lint lock clean distclean check-venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	echo
-	echo "  Options:  ONLY=name   html, run, record: only this      RERUN=1    html, run: also what is current"
+	echo "  Options:  ONLY=name   html, run, record, soak: only this  RERUN=1    html, run: also what is current"
 	echo "            TIMEOUT=s   html, run: time limit a recipe     DEVICE=cpu|cuda  test: hide or demand a GPU"
 	echo "            VENV=path   use this environment as it is      PYTHON=exe the Python that makes .venv"
 	echo "            MACHINE=name  name of this machine in runs; replay: whose runs to show"
+	echo "            TIMES=n     soak: how often (3)                RECIPE_SEED=n  test: order of the recipes"
 	echo "            TORCH=2.11  test: the recipes with another PyTorch, in an environment of its own"
 	echo "            SITE_URL=address, REPOSITORY=address  html, replay: for publishing, see CONTRIBUTING.md"
 
@@ -80,6 +81,9 @@ serve: html  ## Serve the site on this machine; an edit runs what it must and re
 
 bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery (about half an hour)
 	@$(VENV_PYTHON) benchmarks/build_speed.py
+
+soak: $(READY)  ## Run the whole site 3 times (TIMES=n): fail where counts differ, show how far timings are apart
+	@$(RUNNER) soak $(if $(TIMES),--times '$(TIMES)') $(if $(ONLY),--only '$(ONLY)')
 
 lint: $(READY)  ## Check style and spelling
 	@$(VENV)/bin/ruff check .

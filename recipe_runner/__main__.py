@@ -81,6 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     comparing = commands.add_parser("compare", help="what changed between two folders of runs")
     comparing.add_argument("old", help="a folder of runs, or a machine's name")
     comparing.add_argument("new")
+    soaking = commands.add_parser("soak", help="run everything several times, say what differs")
+    soaking.add_argument("--times", type=int, default=3, metavar="N", help="how often (default: 3)")
+    soaking.add_argument("--only", metavar="NAME", help="only this recipe")
     commands.add_parser("new", help="write the file of a new recipe").add_argument("name")
     verifying = commands.add_parser("verify", help="does a built site show what ran, and only that?")
     verifying.add_argument("site", type=Path, nargs="?", default=Path("_build/html"), help="default: _build/html")
@@ -109,6 +112,10 @@ def main(arguments: list[str] | None = None) -> int:
             from recipe_runner.compare import compare
 
             return compare(options.root, options.old, options.new)
+        if options.command == "soak":
+            from recipe_runner.soak import soak
+
+            return soak(options.root, options.times, options.only)
         if options.command == "record":
             from recipe_runner.promote import promote
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipe_runner.agreement import is_exact
 from recipe_runner.collection import split_unit
 from recipe_runner.recipe import RecipeError
 from recipe_runner.record import Record, Runs, unexpected_warnings, write_whole
@@ -115,7 +116,7 @@ def metric_changes(old: dict[str, float], new: dict[str, float]) -> list[str]:
             continue
         a, b = old[name], new[name]
         spread = f"{stem}_iqr{unit}"
-        if unit == "_count" and "breakeven" not in stem:  # A break-even is made of timings.
+        if is_exact(name):
             changed, why = a != b, "exact"
         elif spread in old and spread in new:
             limit = old[spread] + new[spread]

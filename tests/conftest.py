@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cut_off
 import pytest
 from chromium import launched, policy, served, watched
 
@@ -24,8 +26,23 @@ PROJECT = "owner/name"
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: The order in which the recipes run as scripts: RECIPE_SEED repeats one.
+SEED = os.environ.get("RECIPE_SEED") or str(random.randrange(10**6))
+
 if os.environ.get("DEVICE") == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Hides the GPU from the tests, the recipes and the machine's name.
+
+
+def pytest_report_header() -> list[str]:
+    """What a reader of the report needs to repeat the script pass."""
+    network = "cut off" if cut_off.POSSIBLE else f"NOT cut off: {sys.platform} has no LD_PRELOAD"
+    return [f"recipes as scripts: shuffled by RECIPE_SEED={SEED}, network {network}"]
+
+
+@pytest.fixture(scope="session")
+def no_network(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a program that shall reach this host only; empty where that is not possible."""
+    return cut_off.environment(cut_off.compiled(tmp_path_factory.mktemp("cut_off"))) if cut_off.POSSIBLE else {}
 
 
 @dataclass
@@ -67,9 +84,16 @@ class Site:
 
     def command(self, *arguments: str, **environment: str) -> Built:
         """Run ``python -m recipe_runner`` here."""
+        return self._run("-m", "recipe_runner", *arguments, **environment)
+
+    def python(self, code: str, **environment: str) -> Built:
+        """Run some Python here."""
+        return self._run("-c", code, **environment)
+
+    def _run(self, *arguments: str, **environment: str) -> Built:
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | environment
         done = subprocess.run(
-            [sys.executable, "-m", "recipe_runner", *arguments],
+            [sys.executable, *arguments],
             cwd=self.root,
             env=env,
             stdout=subprocess.PIPE,

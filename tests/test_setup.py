@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from conftest import ROOT
 
 from recipe_runner.machine import Machine, slugify, this_machine
+
+_OF_MAKE = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "TORCH", "VENV", "LOCK", "PYTHON")
 
 
 def preflight(*names: str, patch: str = "", **environment: str) -> subprocess.CompletedProcess:
@@ -73,6 +76,45 @@ def test_locks_hold_hashes_and_no_address():
         assert "://" not in text and "index" not in text
     site = (ROOT / "requirements-site.txt").read_text()
     assert not re.search(r"^(torch|triton|nvidia)", site, re.MULTILINE), "a replay needs no torch"
+
+
+def install(folder: Path, lock: str) -> subprocess.CompletedProcess:
+    """The Makefile's own installation, of another lock into an environment of its own."""
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.txt").write_text(lock)
+    # Options of a `make test` around this test are not for this make.
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
+    options = [f"PYTHON={sys.executable}", f"VENV={folder / 'venv'}", "LOCK=requirements.txt"]
+    return subprocess.run(
+        ["make", ".install", *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_installation_checks_the_hashes_of_the_lock(tmp_path: Path):
+    lock = (ROOT / "requirements.txt").read_text()
+    uv, tabulate = (re.search(rf"^{name}==(?:.*\\\n)*.*\n", lock, re.MULTILINE).group() for name in ("uv", "tabulate"))
+    good = install(tmp_path / "good", uv + tabulate)
+    assert good.returncode == 0, good.stdout
+    assert list((tmp_path / "good" / "venv").glob("lib/python*/site-packages/tabulate/__init__.py"))
+
+    def other_digit(found: re.Match) -> str:
+        return f"{found.group(1)}{(int(found.group(2), 16) + 1) % 16:x}"
+
+    # Each file of the package: else another one of them, with a good hash, would be installed.
+    wrong = re.sub(r"(sha256:)([0-9a-f])", other_digit, tabulate)
+    refused = install(tmp_path / "wrong", uv + wrong)
+    assert refused.returncode != 0 and "Hash mismatch for `tabulate" in refused.stdout, refused.stdout
+    assert not list((tmp_path / "wrong" / "venv").glob("lib/python*/site-packages/tabulate*"))
+    # pip fetches uv, so it must check as well.
+    refused = install(tmp_path / "uv", re.sub(r"(sha256:)([0-9a-f])", other_digit, uv) + tabulate)
+    assert refused.returncode != 0 and "DO NOT MATCH THE HASHES" in refused.stdout, refused.stdout
 
 
 def test_machine_names_are_slugs(monkeypatch):
