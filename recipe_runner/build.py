@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ class Options:
     only: str | None = None
     rerun: bool = False
     time_limit_s: float | None = None
+    cluster: str | None = None
+    machines: str | None = None
 
 
 def select(recipes: Sequence[Recipe], errors: dict[str, RecipeError], only: str | None) -> list[Recipe]:
@@ -47,8 +49,10 @@ def select(recipes: Sequence[Recipe], errors: dict[str, RecipeError], only: str 
     return [recipe for recipe in recipes if recipe.name == wanted]
 
 
-def versions_for(recipe: Recipe) -> dict[str, str]:
-    """Installed versions of what a recipe declares.
+def versions_for(
+    recipe: Recipe, installed: Callable[[Sequence[str]], dict[str, str]] = installed_versions
+) -> dict[str, str]:
+    """Installed versions of what a recipe declares, here or where `installed` looks.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def versions_for(recipe: Recipe) -> dict[str, str]:
         If a package is missing, or has a version that the recipe does not accept.
     """
     try:
-        versions = installed_versions([requirement.name for requirement in recipe.front_matter.dependencies])
+        versions = installed([requirement.name for requirement in recipe.front_matter.dependencies])
     except importlib.metadata.PackageNotFoundError as error:
         remedy = "Add it to requirements.in, then run: make lock html"
         raise RecipeError(recipe.path, f"package '{error.name}' is not installed", remedy) from None
@@ -108,7 +112,26 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
     return problems
 
 
-def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], errors: dict[str, RecipeError]) -> bool:
+def bring_up_to_date(
+    root: Path, recipes: Sequence[Recipe], runs: Runs, options: Options
+) -> tuple[dict[str, RecipeError], list[str]]:
+    """Run what is stale, here or on a cluster. Returns what went wrong, and the machines whose runs a site shows.
+
+    Raises
+    ------
+    RecipeError
+        If the cluster that is named cannot be used.
+    """
+    if options.cluster is None:
+        return update_runs(recipes, runs, options), [this_machine().name]
+    from recipe_runner import dispatch  # It imports dask, which a build without a cluster does not need.
+
+    return dispatch.update_runs(root, recipes, runs, options)
+
+
+def build_site(
+    root: Path, runs: Runs, machines: Sequence[str], recipes: Sequence[Recipe], errors: dict[str, RecipeError]
+) -> bool:
     """Render the site into ``_build/html``; returns whether Sphinx had nothing to complain about."""
     from sphinx.cmd.build import build_main
 
@@ -116,7 +139,7 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
 
     source, html = root / "_build" / "source", root / "_build" / "html"
     stage(root, source, html, recipes, errors)
-    settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={machine}"]
+    settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={','.join(machines)}"]
     settings += ["-D", f"recipe_results={root / 'results'}"]
     arguments = [
         "-b",
@@ -136,9 +159,11 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
     return clean
 
 
-def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
+def check_collection(
+    root: Path, recipes: Sequence[Recipe], runs: Runs, machines: Sequence[str]
+) -> dict[str, RecipeError]:
     """What is wrong with the files that the site shows: runs, their order, published figures. By the file's path."""
-    collection = Collection(runs, Runs(root / "results"), machine, recipes)
+    collection = Collection(runs, Runs(root / "results"), machines, recipes)
     shown, found = collection.shown, list(collection.problems)
     try:
         figures = load_figures(root / "results")
@@ -156,9 +181,9 @@ def build(root: Path, options: Options) -> int:
     chosen = select(recipes, errors, options.only)
     runs = Runs(root / "_build" / "runs")
     with alone(root / "_build"):
-        problems = update_runs(chosen, runs, options)
-        problems |= check_collection(root, recipes, runs, this_machine().name)
-        clean = build_site(root, runs, this_machine().name, recipes, errors)
+        problems, machines = bring_up_to_date(root, chosen, runs, options)
+        problems |= check_collection(root, recipes, runs, machines)
+        clean = build_site(root, runs, machines, recipes, errors)
     return report(errors | problems, clean)
 
 
@@ -167,7 +192,7 @@ def run_only(root: Path, options: Options) -> int:
     recipes, errors = load_all(root)
     chosen = select(recipes, errors, options.only)
     with alone(root / "_build"):
-        problems = update_runs(chosen, Runs(root / "_build" / "runs"), options)
+        problems, _ = bring_up_to_date(root, chosen, Runs(root / "_build" / "runs"), options)
     return report(errors | problems)
 
 
@@ -182,8 +207,8 @@ def replay(root: Path, machine: str | None) -> int:
         raise RecipeError("results", cause, f"Machines: {', '.join(machines) or 'none yet; run: make html record'}")
     machine = machine or machines[0]
     with alone(root / "_build"):
-        problems = check_collection(root, recipes, runs, machine)
-        clean = build_site(root, runs, machine, recipes, errors)
+        problems = check_collection(root, recipes, runs, [machine])
+        clean = build_site(root, runs, [machine], recipes, errors)
     return report(errors | problems, clean)
 
 
