@@ -29,11 +29,11 @@ START_WORKER = "Start one on each machine: make worker CLUSTER={}"
 FETCH_S = 60
 
 
-class WorkerLost(Exception):
+class WorkerLostError(Exception):
     """The worker that had a recipe is gone."""
 
 
-class SchedulerLost(Exception):
+class SchedulerLostError(Exception):
     """There is no connection to the scheduler any more."""
 
 
@@ -96,11 +96,11 @@ class Cluster:
 
         Raises
         ------
-        SchedulerLost
+        SchedulerLostError
             If the scheduler does not answer.
         """
         if self.client.status != "running":
-            raise SchedulerLost
+            raise SchedulerLostError
         try:
             present = set(self.client.nthreads())
             self.workers = {address: found for address, found in self.workers.items() if address in present}
@@ -111,7 +111,7 @@ class Cluster:
                 question = json.dumps(self.packages)
                 asked = self.client.run(worker.describe, question, workers=new, on_error="return")
         except (OSError, FutureCancelledError):
-            raise SchedulerLost from None
+            raise SchedulerLostError from None
         came = [found for address in new if (found := self._accepted(address, asked.get(address)))]
         self.workers |= {found.address: found for found in came}
         return came
@@ -153,17 +153,17 @@ class Cluster:
 
         Raises
         ------
-        WorkerLost
+        WorkerLostError
             If its worker died.
         Exception
             Whatever the worker raised.
         """
         if future.status in ("cancelled", "lost"):
-            raise WorkerLost
+            raise WorkerLostError
         try:
             return future.result(timeout=FETCH_S)
         except (KilledWorker, TimeoutError, FutureCancelledError):
-            raise WorkerLost from None
+            raise WorkerLostError from None
 
     def cancel(self, futures: Sequence[Future]) -> None:
         """Take back recipes that did not end; what a worker runs already it runs to its end."""
@@ -198,7 +198,7 @@ def connected(address: str, packages: Sequence[str]) -> Iterator[Cluster]:
         cluster = Cluster(client, address, packages)
         try:
             cluster.refresh()
-        except SchedulerLost:
+        except SchedulerLostError:
             raise RecipeError(where, "the scheduler went away", "Start it again: dask scheduler") from None
         if not cluster.workers:
             cause = "no worker can be used" if cluster._refused else "the scheduler has no worker"

@@ -1,4 +1,4 @@
-"""All runs that a site shows: those of its own machine or machines, and those that other machines published in ``results/``.
+"""All runs that a site shows: of its own machines (one, or a cluster's), and those published in ``results/``.
 
 A run of older code is never shown as output; it is listed as older. What is wrong with a file is a problem of that
 file: it gets one line, and the rest of the site is built.

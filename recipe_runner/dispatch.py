@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe_runner.build import Options, versions_for
-from recipe_runner.cluster import Cluster, SchedulerLost, Worker, WorkerLost, one_line, connected, say
+from recipe_runner.cluster import Cluster, SchedulerLostError, Worker, WorkerLostError, connected, one_line, say
 from recipe_runner.collection import order_of_kinds
 from recipe_runner.recipe import Recipe, RecipeError
 from recipe_runner.record import Runs, from_notebook
@@ -99,8 +99,9 @@ class Dispatcher:
         there = sorted({worker.kind for worker in self.cluster.workers.values()})
         if self.options.machines is not None and not self.every:
             self.kinds = [name.strip() for name in self.options.machines.split(",") if name.strip()]
-            if unknown := [name for name in self.kinds if name not in there] or not self.kinds:
-                cause = f"the cluster has no machine '{unknown[0]}'" if self.kinds else "names no machine"
+            unknown = [name for name in self.kinds if name not in there]
+            if unknown or not self.kinds:
+                cause = f"the cluster has no machine '{unknown[0]}'" if unknown else "names no machine"
                 remedy = f"Machines: {', '.join(there)}; or: {ALL}"
                 raise RecipeError(f"MACHINES={self.options.machines}", cause, remedy)
 
@@ -120,7 +121,7 @@ class Dispatcher:
                 self.collect()
                 self.start()
                 time.sleep(POLL_S)
-        except SchedulerLost:
+        except SchedulerLostError:
             left = len(self.waiting) + len(self.started)
             cause = f"the scheduler is gone, {left} {'run is' if left == 1 else 'runs are'} missing"
             where = f"CLUSTER={self.options.cluster}"
@@ -241,9 +242,9 @@ class Dispatcher:
             self.started.remove(started)
             try:
                 if gone and started.future.status != "finished":
-                    raise WorkerLost
+                    raise WorkerLostError
                 text = self.cluster.fetch(started.future)
-            except WorkerLost:
+            except WorkerLostError:
                 self.cluster.cancel([started.future])
                 self.lose(started)
             except Exception as error:  # noqa: BLE001  Whatever the worker raised is this recipe's problem alone.

@@ -51,7 +51,7 @@ def installed(packages: Sequence[str]) -> dict[str, str | None]:
 
 
 def describe(packages_json: str) -> str:
-    """This machine, its versions of the packages asked for, and which runner it has, as JSON."""
+    """Tell this machine, its versions of the packages asked for, and which runner it has, as JSON."""
     handle = _open_lock()
     found = os.fstat(handle)
     os.close(handle)
