@@ -25,6 +25,8 @@ from recipe_runner.recipe import RecipeError
 from recipe_runner.record import SCHEMA
 
 START_WORKER = "Start one on each machine: make worker CLUSTER={}"
+#: What a worker evaluates. A text, as the scheduler unpacks what it hands on, and has none of our modules.
+RUN_TEXT = "__import__('recipe_runner.worker', fromlist=['run_text']).run_text(request)"
 #: How long a result may take from its worker to here.
 FETCH_S = 60
 
@@ -145,7 +147,7 @@ class Cluster:
     def start(self, request: str, on: Worker) -> Future:
         """Give one recipe to one worker."""
         return self.client.submit(
-            worker.run_text, request, workers=[on.address], allow_other_workers=False, pure=False, retries=0
+            eval, RUN_TEXT, {"request": request}, workers=[on.address], allow_other_workers=False, pure=False, retries=0
         )
 
     def fetch(self, future: Future) -> str:

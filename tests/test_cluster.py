@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -136,7 +137,7 @@ def intervals(site: Site) -> list[tuple[float, float]]:
 
 
 def overlap(times: list[tuple[float, float]]) -> bool:
-    return any(second[0] < first[1] for first, second in zip(times, times[1:], strict=False))
+    return any(second[0] < first[1] for first, second in itertools.pairwise(times))
 
 
 def where(site: Site) -> list[str]:
@@ -234,7 +235,8 @@ def test_workers_of_other_versions_are_named_and_of_other_runners_refused(site: 
     patch = tmp_path / "patch"
     patch.mkdir()
     (patch / "sitecustomize.py").write_text(
-        "import importlib.metadata as m\nold = m.version\nm.version = lambda name: '1.0' if name == 'numpy' else old(name)"
+        "import importlib.metadata as m\nold = m.version\n"
+        "m.version = lambda name: '1.0' if name == 'numpy' else old(name)"
     )
     site.write("recipes_source/first.py", "print(1)", dependencies='"numpy"')
     site.write("intermediate_source/second.py", "print(1)", dependencies='"numpy>=2"')
