@@ -19,6 +19,7 @@ ALL_STAMP := $(VENV)/.installed-all-$(shell cksum requirements.txt 2>/dev/null |
 SITE_STAMP := $(VENV)/.installed-site-$(shell cksum requirements-site.txt 2>/dev/null | cut -d' ' -f1)
 
 RUN_OPTIONS := $(if $(ONLY),--only '$(ONLY)') $(if $(RERUN),--rerun) $(if $(TIMEOUT),--timeout '$(TIMEOUT)')
+CLUSTER_OPTIONS := $(if $(CLUSTER),--cluster '$(CLUSTER)') $(if $(MACHINES),--machines '$(MACHINES)')
 
 # An environment named by the user is used as it is.
 ifeq ($(origin VENV),command line)
@@ -32,24 +33,31 @@ endif
 # Given by name, or from the environment: see `make help`.
 export SITE_URL REPOSITORY
 
-.PHONY: help html test replay record run verify compare new status why serve bench soak lint lock clean distclean check-venv
+.PHONY: help html run worker test replay record verify compare new status why serve bench bench-cluster soak lint lock clean distclean check-venv
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 	echo
 	echo "  Options:  ONLY=name   html, run, record, soak: only this  RERUN=1    html, run: also what is current"
 	echo "            TIMEOUT=s   html, run: time limit a recipe     DEVICE=cpu|cuda  test: hide or demand a GPU"
 	echo "            VENV=path   use this environment as it is      PYTHON=exe the Python that makes .venv"
 	echo "            MACHINE=name  name of this machine in runs; replay: whose runs to show"
 	echo "            TIMES=n     soak: how often (3)                RECIPE_SEED=n  test: order of the recipes"
+	echo "            CLUSTER=tcp://host:8786  html, run: on the workers of this dask scheduler; worker: whose worker"
+	echo "            MACHINES=all|name,…  with CLUSTER: each recipe on every kind of machine; or only on these kinds"
 	echo "            TORCH=2.11  test: the recipes with another PyTorch, in an environment of its own"
 	echo "            SITE_URL=address, REPOSITORY=address  html, replay: for publishing, see CONTRIBUTING.md"
 
 html: $(READY)  ## Run what is stale, build the site in _build/html
-	@$(RUNNER) build $(RUN_OPTIONS)
+	@$(RUNNER) build $(RUN_OPTIONS) $(CLUSTER_OPTIONS)
 
 run: $(READY)  ## Run what is stale, build nothing
-	@$(RUNNER) run $(RUN_OPTIONS)
+	@$(RUNNER) run $(RUN_OPTIONS) $(CLUSTER_OPTIONS)
+
+worker: $(READY)  ## Let this machine run recipes for a cluster: make worker CLUSTER=tcp://scheduler:8786
+	@[ -n '$(CLUSTER)' ] || { echo "error: make worker: which cluster? Name its scheduler: CLUSTER=tcp://scheduler:8786" >&2; exit 1; }
+	PYTHONPATH="$$PWD$${PYTHONPATH:+:$$PYTHONPATH}" exec $(VENV_PYTHON) -m distributed.cli.dask_worker '$(CLUSTER)' \
+		--nworkers 1 --nthreads 1 --no-dashboard --memory-limit 0 --local-directory "$${TMPDIR:-/tmp}"
 
 test: $(READY)  ## Run all tests: the runner, the gallery, every recipe as a script, the site
 	@DEVICE='$(DEVICE)' $(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
@@ -81,6 +89,9 @@ serve: html  ## Serve the site on this machine; an edit runs what it must and re
 
 bench: $(READY)  ## Time the build against bare scripts and plain Sphinx-Gallery (about half an hour)
 	@$(VENV_PYTHON) benchmarks/build_speed.py
+
+bench-cluster: $(READY)  ## Time what a cluster costs and saves, with workers on this machine (about four minutes)
+	@$(VENV_PYTHON) benchmarks/cluster_speed.py
 
 soak: $(READY)  ## Run the whole site 3 times (TIMES=n): fail where counts differ, show how far timings are apart
 	@$(RUNNER) soak $(if $(TIMES),--times '$(TIMES)') $(if $(ONLY),--only '$(ONLY)')

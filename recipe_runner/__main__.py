@@ -17,7 +17,7 @@ def status(root: Path) -> int:
     """Print a table: recipe × machine, the state of its run, its age and its seconds."""
     from tabulate import tabulate
 
-    from recipe_runner.build import versions_for
+    from recipe_runner.due import versions_for
 
     recipes, errors = load_all(root)
     runs = Runs(root / "_build" / "runs")
@@ -49,7 +49,7 @@ def status(root: Path) -> int:
 
 def why(root: Path, name: str) -> int:
     """Print which parts of a recipe's key changed since its kept run, old and new value."""
-    from recipe_runner.build import select, versions_for
+    from recipe_runner.due import select, versions_for
 
     recipes, errors = load_all(root)
     chosen = select(recipes, errors, name)
@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         sub.add_argument("--only", metavar="NAME", help="only this recipe")
         sub.add_argument("--rerun", action="store_true", help="also what is current")
         sub.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit instead of each recipe's own")
+        sub.add_argument("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler")
+        sub.add_argument("--machines", metavar="NAMES", help="with --cluster: all, or which kinds of its machines")
     commands.add_parser("replay", help="build the site from results/, run nothing").add_argument("--machine")
     recording = commands.add_parser("record", help="put this machine's good runs into results/")
     recording.add_argument("--only", metavar="NAME", help="only this recipe")
@@ -93,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     from recipe_runner import build
+    from recipe_runner.due import Options
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # End as cleanly as with Ctrl-C.
     try:
@@ -124,7 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
             return build.replay(options.root, options.machine)
         if options.timeout is not None and options.timeout <= 0:
             raise RecipeError(f"TIMEOUT={options.timeout:g}", "not a time limit", "Give seconds above 0")
-        chosen = build.Options(options.only, options.rerun, options.timeout)
+        if options.machines is not None and options.cluster is None:
+            cause = "chooses machines of a cluster, and no cluster is named"
+            raise RecipeError(f"MACHINES={options.machines}", cause, "Name it too: CLUSTER=tcp://scheduler:8786")
+        chosen = Options(options.only, options.rerun, options.timeout, options.cluster, options.machines)
         return (build.build if options.command == "build" else build.run_only)(options.root, chosen)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)

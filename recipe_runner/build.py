@@ -3,70 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from recipe_runner import preflight, publishing
 from recipe_runner.collection import Collection, in_order
+from recipe_runner.due import Options, remedy_for, select, versions_for
 from recipe_runner.machine import this_machine
 from recipe_runner.progress import Progress
 from recipe_runner.published import load as load_figures
 from recipe_runner.published import references_to_nothing
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, key_of
-from recipe_runner.run import PASSED, installed_versions, run
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line may change."""
-
-    only: str | None = None
-    rerun: bool = False
-    time_limit_s: float | None = None
-
-
-def select(recipes: Sequence[Recipe], errors: dict[str, RecipeError], only: str | None) -> list[Recipe]:
-    """The recipes that ``ONLY=`` names, or all.
-
-    Raises
-    ------
-    RecipeError
-        If it names none.
-    """
-    if only is None:
-        return list(recipes)
-    wanted = Path(only).stem
-    names = sorted([recipe.name for recipe in recipes] + [Path(path).stem for path in errors])
-    if wanted not in names:
-        raise RecipeError(f"ONLY={only}", "no recipe has this name", f"Recipes: {', '.join(names)}")
-    return [recipe for recipe in recipes if recipe.name == wanted]
-
-
-def versions_for(recipe: Recipe) -> dict[str, str]:
-    """Installed versions of what a recipe declares.
-
-    Raises
-    ------
-    RecipeError
-        If a package is missing, or has a version that the recipe does not accept.
-    """
-    try:
-        versions = installed_versions([requirement.name for requirement in recipe.front_matter.dependencies])
-    except importlib.metadata.PackageNotFoundError as error:
-        remedy = "Add it to requirements.in, then run: make lock html"
-        raise RecipeError(recipe.path, f"package '{error.name}' is not installed", remedy) from None
-    accepted = {requirement.name: requirement.specifier for requirement in recipe.front_matter.dependencies}
-    accepted["python"] = recipe.front_matter.requires_python
-    for package, specifier in accepted.items():
-        if not specifier.contains(versions[package], prereleases=True):
-            cause = f"needs {package} {specifier}, {versions[package]} is installed"
-            raise RecipeError(recipe.path, cause, "Install that version, or change the front matter")
-    return versions
+from recipe_runner.run import PASSED, run
 
 
 def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict[str, RecipeError]:
@@ -107,16 +58,26 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
     return problems
 
 
-def remedy_for(status: str) -> str:
-    """What to do about a run that did not pass."""
-    remedies = {
-        "timed out": "Raise its time_limit_s, or make it faster",
-        "out of memory": "Make it smaller, or run it on a machine with more memory",
-    }
-    return remedies.get(status, "Its page shows the output so far")
+def bring_up_to_date(
+    root: Path, recipes: Sequence[Recipe], runs: Runs, options: Options
+) -> tuple[dict[str, RecipeError], list[str]]:
+    """Run what is stale, here or on a cluster. Returns what went wrong, and the machines whose runs a site shows.
+
+    Raises
+    ------
+    RecipeError
+        If the cluster that is named cannot be used.
+    """
+    if options.cluster is None:
+        return update_runs(recipes, runs, options), [this_machine().name]
+    from recipe_runner import dispatch  # It imports dask, which a build without a cluster does not need.
+
+    return dispatch.update_runs(root, recipes, runs, options)
 
 
-def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], errors: dict[str, RecipeError]) -> bool:
+def build_site(
+    root: Path, runs: Runs, machines: Sequence[str], recipes: Sequence[Recipe], errors: dict[str, RecipeError]
+) -> bool:
     """Render the site into ``_build/html``; returns whether Sphinx had nothing to complain about."""
     from sphinx.cmd.build import build_main
 
@@ -124,7 +85,7 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
 
     source, html = root / "_build" / "source", root / "_build" / "html"
     stage(root, source, html, recipes, errors)
-    settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={machine}"]
+    settings = ["-D", f"recipe_runs={runs.folder}", "-D", f"recipe_machine={','.join(machines)}"]
     settings += ["-D", f"recipe_results={root / 'results'}"]
     arguments = [
         "-b",
@@ -144,9 +105,11 @@ def build_site(root: Path, runs: Runs, machine: str, recipes: Sequence[Recipe], 
     return clean
 
 
-def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machine: str) -> dict[str, RecipeError]:
+def check_collection(
+    root: Path, recipes: Sequence[Recipe], runs: Runs, machines: Sequence[str]
+) -> dict[str, RecipeError]:
     """What is wrong with the files that the site shows: runs, their order, published figures. By the file's path."""
-    collection = Collection(runs, Runs(root / "results"), machine, recipes)
+    collection = Collection(runs, Runs(root / "results"), machines, recipes)
     shown, found = collection.shown, list(collection.problems)
     try:
         figures = load_figures(root / "results")
@@ -164,9 +127,9 @@ def build(root: Path, options: Options) -> int:
     chosen = select(recipes, errors, options.only)
     runs = Runs(root / "_build" / "runs")
     with alone(root / "_build"):
-        problems = update_runs(chosen, runs, options)
-        problems |= check_collection(root, recipes, runs, this_machine().name)
-        clean = build_site(root, runs, this_machine().name, recipes, errors)
+        problems, machines = bring_up_to_date(root, chosen, runs, options)
+        problems |= check_collection(root, recipes, runs, machines)
+        clean = build_site(root, runs, machines, recipes, errors)
     return report(errors | problems, clean)
 
 
@@ -175,7 +138,7 @@ def run_only(root: Path, options: Options) -> int:
     recipes, errors = load_all(root)
     chosen = select(recipes, errors, options.only)
     with alone(root / "_build"):
-        problems = update_runs(chosen, Runs(root / "_build" / "runs"), options)
+        problems, _ = bring_up_to_date(root, chosen, Runs(root / "_build" / "runs"), options)
     return report(errors | problems)
 
 
@@ -190,8 +153,8 @@ def replay(root: Path, machine: str | None) -> int:
         raise RecipeError("results", cause, f"Machines: {', '.join(machines) or 'none yet; run: make html record'}")
     machine = machine or machines[0]
     with alone(root / "_build"):
-        problems = check_collection(root, recipes, runs, machine)
-        clean = build_site(root, runs, machine, recipes, errors)
+        problems = check_collection(root, recipes, runs, [machine])
+        clean = build_site(root, runs, [machine], recipes, errors)
     return report(errors | problems, clean)
 
 

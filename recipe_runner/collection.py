@@ -1,4 +1,4 @@
-"""All runs that a site shows: those of its own machine, and those that other machines published in ``results/``.
+"""All runs that a site shows: of its own machines (one, or a cluster's), and those published in ``results/``.
 
 A run of older code is never shown as output; it is listed as older. What is wrong with a file is a problem of that
 file: it gets one line, and the rest of the site is built.
@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recipe_runner.machine import Machine
 from recipe_runner.recipe import Recipe, RecipeError
 from recipe_runner.record import Record, Runs, code_hash
 from recipe_runner.run import PASSED, UNITS
@@ -26,9 +27,10 @@ class Shown:
     recipe : Recipe
         The recipe as it is now.
     own : Record or None
-        The newest run of exactly this code on the site's own machine, failed or not.
+        The newest run of exactly this code on the site's own machine, failed or not. If the site has several own
+        machines: on the first of them where it passed, else on the first where it failed.
     others : tuple of Record
-        Passed runs of exactly this code on other machines, in the site's order of machines.
+        Passed runs of exactly this code on other machines, own ones first, in the site's order of machines.
     older : tuple of Record
         Passed runs of older code on machines that have none of this code.
     problem : RecipeError or None
@@ -58,34 +60,50 @@ class Collection:
     Parameters
     ----------
     own
-        Where the own machine's runs are: ``_build/runs``, or ``results`` in a replay.
+        Where the own machines' runs are: ``_build/runs``, or ``results`` in a replay.
     published
         Where the other machines' runs are: ``results``.
-    machine
-        Name of the own machine.
+    machines
+        Names of the own machines, in order: one, or all kinds of a cluster.
     recipes
         The site's recipes.
     """
 
-    def __init__(self, own: Runs, published: Runs, machine: str, recipes: Sequence[Recipe]) -> None:
-        self.machine = machine
+    def __init__(self, own: Runs, published: Runs, machines: Sequence[str], recipes: Sequence[Recipe]) -> None:
+        self.machines = list(machines)
         self.problems: list[RecipeError] = []
         try:
             order = in_order(published)
         except RecipeError as problem:
             self.problems.append(problem)
             order = published.machines()
-        others = [name for name in order if name != machine]
+        # A cluster need not run every recipe on each of its kinds: what one of them published may be all there is.
+        others = [name for name in order if len(self.machines) > 1 or name not in self.machines]
         self.shown = {recipe.name: self._shown(recipe, own, published, others) for recipe in recipes}
-        for folder, machines in ((own, [machine]), (published, others)):
-            self._find_orphans(folder, machines)
+        for folder, names in ((own, self.machines), (published, others)):
+            self._find_orphans(folder, names)
         self._find_machines_of_one_name()
         for shown in self.shown.values():
             self.problems += changed_units([*shown.passed, *shown.older])
 
     def _shown(self, recipe: Recipe, own: Runs, published: Runs, others: Sequence[str]) -> Shown:
-        wanted, current, older = code_hash(recipe.blocks), [], []
+        wanted, found, unreadable = code_hash(recipe.blocks), [], None
+        for machine in self.machines:
+            try:
+                record = own.shown(recipe, machine)
+            except RecipeError as problem:
+                self.problems.append(problem)
+                unreadable = unreadable or problem
+                continue
+            if record is not None:
+                found.append(record)
+        passed = [record for record in found if record.run.status == PASSED]
+        first = (passed or found or [None])[0]
+        current, older = passed[1:], []
+        here = {record.run.machine.name for record in found}
         for machine in others:
+            if machine in here:
+                continue
             try:
                 record = published.load(machine, recipe.name)
             except RecipeError as problem:
@@ -93,12 +111,8 @@ class Collection:
                 continue
             if record is not None:
                 (current if record.code_hash == wanted else older).append(record)
-        try:
-            record = own.shown(recipe, self.machine)
-        except RecipeError as problem:
-            self.problems.append(problem)
-            return Shown(recipe, None, tuple(current), tuple(older), problem)
-        return Shown(recipe, record, tuple(current), tuple(older))
+        problem = unreadable if first is None else None
+        return Shown(recipe, first, tuple(current), tuple(older), problem)
 
     def _find_orphans(self, runs: Runs, machines: Sequence[str]) -> None:
         if runs.folder.name != "results":
@@ -166,16 +180,45 @@ def in_order(published: Runs) -> list[str]:
     RecipeError
         If ``order.toml`` cannot be read or names a machine that has no runs.
     """
-    machines, file = published.machines(), published.folder / ORDER_FILE
-    if not file.exists():
-        return machines
-    where = f"{published.folder.name}/{ORDER_FILE}"
-    try:
-        first = tomllib.loads(file.read_text(encoding="utf-8"))["machines"]
-    except (KeyError, ValueError, OSError) as error:
-        cause = f"not readable ({type(error).__name__}: {error})"
-        raise RecipeError(where, cause, 'Write one line: machines = ["name", …]') from None
+    machines, first = published.machines(), chosen_order(published)
     for name in first:
         if name not in machines:
+            where = f"{published.folder.name}/{ORDER_FILE}"
             raise RecipeError(where, f"names '{name}', which has no runs", f"Machines: {', '.join(machines)}")
     return [*first, *(name for name in machines if name not in first)]
+
+
+def chosen_order(published: Runs) -> list[str]:
+    """The names in ``order.toml``; none if there is no such file.
+
+    Raises
+    ------
+    RecipeError
+        If it cannot be read.
+    """
+    file = published.folder / ORDER_FILE
+    if not file.exists():
+        return []
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))["machines"]
+    except (KeyError, ValueError, OSError) as error:
+        cause = f"not readable ({type(error).__name__}: {error})"
+        where = f"{published.folder.name}/{ORDER_FILE}"
+        raise RecipeError(where, cause, 'Write one line: machines = ["name", …]') from None
+
+
+def order_of_kinds(machines: Sequence[Machine], published: Runs) -> list[str]:
+    """Names of a cluster's kinds of machine: as in ``order.toml``, then those with an accelerator, then by name."""
+    try:
+        first = chosen_order(published)
+    except RecipeError:
+        first = []  # The collection reports it.
+    ranks = {
+        machine.name: (
+            first.index(machine.name) if machine.name in first else len(first),
+            machine.accelerator is None,
+            machine.name,
+        )
+        for machine in machines
+    }
+    return sorted(ranks, key=ranks.get)

@@ -212,11 +212,11 @@ class ByOrder:
 def _prepare(app: Sphinx) -> None:
     """Before Sphinx-Gallery starts: read the runs, and hand it the replacements."""
     check_seams()
-    source, machine = Path(app.srcdir), app.config.recipe_machine or this_machine().name
+    source, machines = Path(app.srcdir), app.config.recipe_machine or [this_machine().name]
     published = Runs(Path(app.config.recipe_results))
     recipes = recipes_module.load_all(source)[0]
     # `build.py` has reported what is wrong with the files. Here the rest of the site is built.
-    collection = Collection(Runs(Path(app.config.recipe_runs)), published, machine, recipes)
+    collection = Collection(Runs(Path(app.config.recipe_runs)), published, machines, recipes)
     try:
         figures = load_figures(published.folder)
     except RecipeError:
@@ -247,7 +247,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx calls this."""
     app.add_config_value("recipe_runs", "_build/runs", "")
     app.add_config_value("recipe_results", "results", "")
-    app.add_config_value("recipe_machine", "", "")
+    app.add_config_value("recipe_machine", [], "")  # A list: `-D recipe_machine=a,b`.
     app.connect("builder-inited", _prepare, priority=100)
     app.connect("doctree-read", size_pictures)
     app.connect("builder-inited", lambda app: shrink_thumbnails(Path(app.srcdir)), priority=900)  # They are there now.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from recipe_runner.build import alone, report, select, versions_for
+from recipe_runner.build import alone, report
 from recipe_runner.collection import changed_units, identity
+from recipe_runner.due import select, versions_for
 from recipe_runner.machine import this_machine
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, unexpected_warnings

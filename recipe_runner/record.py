@@ -58,15 +58,20 @@ def _whole_hash(facts: Mapping[str, Any], blocks: Sequence[str], outputs: Sequen
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def key_of(recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> dict[str, str]:
-    """The key of a run of `recipe` on `machine` with packages of `versions`: part -> value."""
-    key = {"code": code_hash(recipe.blocks)}
-    key |= {
-        f"data file {name}": hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        for name, file in recipe.data_files.items()
-    }
+def key_from(
+    blocks: Sequence[str], data: Mapping[str, bytes], machine: Machine, versions: Mapping[str, str]
+) -> dict[str, str]:
+    """The key of a run of `blocks` with data files of this content on `machine`: part -> value."""
+    key = {"code": code_hash(blocks)}
+    key |= {f"data file {name}": hashlib.sha256(content).hexdigest()[:16] for name, content in data.items()}
     key |= {f"version of {package}": version for package, version in versions.items()}
     return key | {"machine": f"{machine.name} ({machine.label}, {machine.cores} cores, {machine.system})"}
+
+
+def key_of(recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> dict[str, str]:
+    """The key of a run of `recipe` on `machine` with packages of `versions`."""
+    data = {name: file.read_bytes() for name, file in recipe.data_files.items()}
+    return key_from(recipe.blocks, data, machine, versions)
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

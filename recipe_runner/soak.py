@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recipe_runner.agreement import differences, made_of_timings
-from recipe_runner.build import Options, alone, report, select, update_runs
+from recipe_runner.build import alone, report, update_runs
 from recipe_runner.collection import split_unit
+from recipe_runner.due import Options, select
 from recipe_runner.machine import this_machine
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs

@@ -1,0 +1,123 @@
+"""What runs on a worker of a cluster: says what the machine is, and runs one recipe. Text in, text out.
+
+No class of ours crosses the wire, no file is shared, and neither dask nor Sphinx is imported here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from recipe_runner import kernel  # noqa: F401  Loaded now, so that later edits of its file cannot mix with this code.
+from recipe_runner.machine import this_machine
+from recipe_runner.record import SCHEMA, Record, key_from, to_notebook
+from recipe_runner.run import installed_versions, run
+
+#: The modules that make a run. All others only show runs: they may differ between a worker and its client.
+MODULES = ("in_kernel", "jupyter", "kernel", "machine", "processes", "recipe", "record", "run", "scrub", "worker")
+
+
+def _digest() -> str:
+    """A hash of the source of `MODULES`."""
+    digest = hashlib.sha256()
+    for module in MODULES:
+        digest.update(module.encode() + Path(__file__).with_name(f"{module}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+#: Computed when this process starts, as the loaded code is of that moment.
+DIGEST = _digest()
+
+
+def installed(packages: Sequence[str]) -> dict[str, str | None]:
+    """As `installed_versions`, with None for a package that is missing."""
+    versions: dict[str, str | None] = dict(installed_versions([]))
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def describe(packages_json: str) -> str:
+    """Tell this machine, its versions of the packages asked for, and which runner it has, as JSON."""
+    handle = _open_lock()
+    found = os.fstat(handle)
+    os.close(handle)
+    facts = {
+        "machine": this_machine().as_dict(),
+        "versions": installed(json.loads(packages_json)),
+        "schema": SCHEMA,
+        "digest": DIGEST,
+        # Workers that share the lock's file share the machine.
+        "place": f"{socket.gethostname()} {found.st_dev} {found.st_ino}",
+    }
+    return json.dumps(facts)
+
+
+def run_text(request_json: str) -> str:
+    """Run one recipe, alone on this machine; returns the text of the notebook that keeps the run."""
+    request = json.loads(request_json)
+    data = {name: base64.b64decode(text) for name, text in request["data"].items()}
+    with alone_on_machine(), tempfile.TemporaryDirectory(prefix="recipe-data-") as folder:
+        _forget_nanny()
+        files = {name: Path(folder) / str(number) for number, name in enumerate(data)}
+        for name, file in files.items():
+            file.write_bytes(data[name])
+        done = run(
+            request["blocks"],
+            name=request["name"],
+            packages=request["packages"],
+            time_limit_s=request["time_limit_s"],
+            data=files,
+        )
+    return to_notebook(Record(done, request["path"], key_from(done.blocks, data, done.machine, done.versions)))
+
+
+@contextlib.contextmanager
+def alone_on_machine() -> Iterator[None]:
+    """Wait until no other worker on this machine runs a recipe, of this client or of another one."""
+    handle = _open_lock()
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # Frees the lock, as does the end of the process.
+
+
+def _open_lock() -> int:
+    """Open the machine's lock. In a sticky folder a file of another user may be read, and not be made anew."""
+    file = Path(tempfile.gettempdir()) / "recipe-runner.lock"
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(FileExistsError):  # Another worker was faster.
+            handle = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            os.fchmod(handle, 0o644)  # Whatever this user's umask is.
+            return handle
+
+
+def _forget_nanny() -> None:
+    """Take out what dask's nanny put into the environment: one thread for numpy and torch, a fixed hash seed.
+
+    A recipe on a worker must find what it finds in a build without a cluster.
+    """
+    if "distributed" not in sys.modules:
+        return
+    import dask.config
+
+    ours = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {})) | {"PYTHONHASHSEED": 6640}
+    for name, value in ours.items():
+        if os.environ.get(name) == str(value):
+            del os.environ[name]
