@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -122,8 +123,9 @@ class Cluster:
         """A worker from what it says of itself; None if it cannot be used, which is said in one line."""
         if isinstance(answer, OSError) or answer is None:
             return None  # It went meanwhile, or is just coming: the next look tells.
-        if isinstance(answer, ModuleNotFoundError):
-            return self._refuse(address, f"it has no {answer.name}: start it in the project's folder, with its Python")
+        # A worker that cannot import our module sends the text of its error, not the error.
+        if isinstance(answer, Exception) and (missing := re.search(r"No module named '([\w.]+)'", str(answer))):
+            return self._refuse(address, f"it has no {missing[1]}: start it in the project's folder, with its Python")
         if isinstance(answer, Exception):
             return self._refuse(address, f"it cannot describe itself ({one_line(answer)})")
         facts = json.loads(answer)
@@ -187,6 +189,10 @@ def connected(address: str, packages: Sequence[str]) -> Iterator[Cluster]:
         If the address is bad, nobody answers there, or no worker can be used.
     """
     where = f"CLUSTER={address}"
+    remedy = "Give the address that 'dask scheduler' prints, such as tcp://host:8786"
+    # Checked here: after a bad address dask's client waits long, and ends with a traceback.
+    if not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://\S+:\d+", address):
+        raise RecipeError(where, "not the address of a scheduler", remedy)
     # What dask says in many lines is said here in one.
     logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module="distributed")
@@ -194,7 +200,6 @@ def connected(address: str, packages: Sequence[str]) -> Iterator[Cluster]:
     try:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
-        remedy = "Give the address that 'dask scheduler' prints, such as tcp://host:8786"
         raise RecipeError(where, f"no scheduler answers there ({one_line(error)})", remedy) from None
     try:
         cluster = Cluster(client, address, packages)
