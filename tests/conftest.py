@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,16 +84,20 @@ class Site:
 
     def command(self, *arguments: str, **environment: str) -> Built:
         """Run ``python -m recipe_runner`` here."""
-        return self._run("-m", "recipe_runner", *arguments, **environment)
+        return self._run([], "-m", "recipe_runner", *arguments, **environment)
+
+    def build_below(self, *command: str) -> Built:
+        """``make html``, started by another command."""
+        return self._run(command, "-m", "recipe_runner", "build")
 
     def python(self, code: str, **environment: str) -> Built:
         """Run some Python here."""
-        return self._run("-c", code, **environment)
+        return self._run([], "-c", code, **environment)
 
-    def _run(self, *arguments: str, **environment: str) -> Built:
+    def _run(self, before: Sequence[str], *arguments: str, **environment: str) -> Built:
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | environment
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [*before, sys.executable, *arguments],
             cwd=self.root,
             env=env,
             stdout=subprocess.PIPE,
@@ -166,6 +170,20 @@ def two(site: Site) -> Site:
         )
         Runs(site.root / "results").save(replace(record, run=run))
     return site
+
+
+@pytest.fixture(scope="session")
+def built() -> None:
+    """The clone's own site is up to date: runs that are current are not run again."""
+    done = subprocess.run(
+        [sys.executable, "-m", "recipe_runner", "build"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 @pytest.fixture(scope="session")

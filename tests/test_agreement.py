@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,20 +102,6 @@ def test_published_runs_of_the_same_code_and_kind_of_device_are_compared(tmp_pat
     assert disagreements([recipe], runs, "box", published) == expected
 
 
-@pytest.fixture(scope="module")
-def current() -> None:
-    """Bring this machine's runs up to date: those that are current are not run again."""
-    done = subprocess.run(
-        [sys.executable, "-m", "recipe_runner", "run"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-
-
-def test_this_machine_agrees_with_the_published_runs(current: None):
+def test_this_machine_agrees_with_the_published_runs(built: None):
     found = disagreements(load_all(ROOT)[0], Runs(ROOT / "_build/runs"), this_machine().name, Runs(ROOT / "results"))
     assert found == [], "\n".join(found)

@@ -24,22 +24,6 @@ from recipe_runner.run import run
 AS_ANYBODY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 
-def build(site: Site, *before: str, program: str = "", **environment: str) -> Built:
-    """Build below the command `before`; or `program`, which builds."""
-    how = ["-c", program] if program else ["-m", "recipe_runner", "build"]
-    done = subprocess.run(
-        [*before, sys.executable, *how],
-        cwd=site.root,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return Built(done.returncode, done.stdout)
-
-
 def text_of(outputs: list[dict]) -> str:
     return "".join(output.get("text", "") for output in outputs)
 
@@ -83,7 +67,7 @@ def test_a_disk_that_is_full_while_a_run_is_written(site: Site):
         "from recipe_runner.__main__ import main\n"
         "sys.exit(main(['build']))"
     )
-    built = build(site, program=program)
+    built = site.python(program)
     assert (built.status, len(built.errors)) == (1, 1), built.output
     assert "first.ipynb: cannot be written (No space left on device)" in built.errors[0]
     assert "Make room" in built.errors[0] and "Traceback" not in built.output
@@ -101,7 +85,7 @@ def test_a_build_folder_that_is_read_only(site: Site):
     for path in [*files, *folders]:
         path.chmod(0o444 if path in before else 0o555)
     try:
-        built = build(site, *AS_ANYBODY)
+        built = site.build_below(*AS_ANYBODY)
     finally:
         for path in [*folders, *files]:
             path.chmod(0o755)
@@ -144,12 +128,12 @@ def clock(days: int) -> dict[str, str]:
 
 def test_a_clock_that_is_set_back(site: Site):
     now = time.time()
-    told = build(site, program="import time; print(time.time())", **clock(-3))
+    told = site.python("import time; print(time.time())", **clock(-3))
     assert float(told.output) == pytest.approx(now - 3 * 86400, abs=60), "the clock is off in a process of ours"
     assert site.build().status == 0
     file = site.write("recipes_source/first.py", "print('first says', 43)")
     os.utime(file, (now - 3 * 86400, now - 3 * 86400))  # As an editor writes it after the clock was set back.
-    built = build(site, **clock(-3))
+    built = site.build(**clock(-3))
     assert (built.status, built.ran, built.errors) == (0, ["first"], []), built.output
     assert "first says 43" in site.page("recipes/first") and "first says 42" not in site.page("recipes/first")
     status = site.command("status")
@@ -157,7 +141,7 @@ def test_a_clock_that_is_set_back(site: Site):
     # An edit of prose, too, is dated before the page that it changes.
     file.write_text(file.read_text().replace("One sentence about", "Another sentence about"))
     os.utime(file, (now - 3 * 86400, now - 3 * 86400))
-    built = build(site, **clock(-3))
+    built = site.build(**clock(-3))
     assert (built.status, built.ran) == (0, []), built.output
     assert "Another sentence about" in site.page("recipes/first")
     assert site.command("verify").status == 0

@@ -22,21 +22,8 @@ from recipe_runner.record import Record, Runs, unexpected_warnings
 
 RECIPES = load_all(ROOT)[0]
 HTML = ROOT / "_build" / "html"
+pytestmark = pytest.mark.usefixtures("built")
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """Bring the site up to date: runs that are current are not run again."""
-    done = subprocess.run(
-        [sys.executable, "-m", "recipe_runner", "build"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def page_of(recipe: Recipe) -> str:
