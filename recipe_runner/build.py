@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipe_runner import preflight, publishing
+from recipe_runner.alone import alone_in_clone, alone_on_machine
 from recipe_runner.collection import Collection, in_order
 from recipe_runner.due import Options, remedy_for, select, versions_for
 from recipe_runner.machine import this_machine
@@ -38,7 +37,7 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
         return problems | {recipe.path: why for recipe, _, _ in due}
     progress = Progress(len(due))
     for recipe, versions, last_s in due:
-        with progress.recipe(recipe.name, last_s):
+        with alone_on_machine(progress.waits), progress.recipe(recipe.name, last_s):
             done = run(
                 recipe.blocks,
                 name=recipe.name,
@@ -126,7 +125,7 @@ def build(root: Path, options: Options) -> int:
     recipes, errors = load_all(root)
     chosen = select(recipes, errors, options.only)
     runs = Runs(root / "_build" / "runs")
-    with alone(root / "_build"):
+    with alone_in_clone(root / "_build"):
         problems, machines = bring_up_to_date(root, chosen, runs, options)
         problems |= check_collection(root, recipes, runs, machines)
         clean = build_site(root, runs, machines, recipes, errors)
@@ -137,7 +136,7 @@ def run_only(root: Path, options: Options) -> int:
     """``python -m recipe_runner run``: as `build`, without the site: for a machine that only measures."""
     recipes, errors = load_all(root)
     chosen = select(recipes, errors, options.only)
-    with alone(root / "_build"):
+    with alone_in_clone(root / "_build"):
         problems, _ = bring_up_to_date(root, chosen, Runs(root / "_build" / "runs"), options)
     return report(errors | problems)
 
@@ -152,7 +151,7 @@ def replay(root: Path, machine: str | None) -> int:
         cause = f"has no runs of '{machine}'" if machine else "has no runs"
         raise RecipeError("results", cause, f"Machines: {', '.join(machines) or 'none yet; run: make html record'}")
     machine = machine or machines[0]
-    with alone(root / "_build"):
+    with alone_in_clone(root / "_build"):
         problems = check_collection(root, recipes, runs, [machine])
         clean = build_site(root, runs, [machine], recipes, errors)
     return report(errors | problems, clean)
@@ -163,26 +162,3 @@ def report(problems: dict[str, RecipeError], clean: bool = True) -> int:
     for problem in sorted({str(problem) for problem in problems.values()}):
         print(f"error: {problem}", file=sys.stderr)
     return 1 if problems or not clean else 0
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold this clone for one build: recipes time things, and two builds would write the same files.
-
-    Raises
-    ------
-    RecipeError
-        If another build holds it, or nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        cause = f"cannot be written ({error.strerror})"
-        raise RecipeError(folder.name, cause, "Make the folder writable, then run make again") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecipeError(folder.name, "another build is running in this clone", "Wait for its end") from None
-        yield

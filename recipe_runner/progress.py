@@ -39,6 +39,10 @@ class Progress:
             if self._live:
                 ticker.join()
 
+    def waits(self) -> None:
+        """Another process runs a recipe on this machine."""
+        self._print("another recipe runs on this machine: waiting for its end", end=True)
+
     def block(self, number: int, count: int) -> None:
         """A block starts."""
         self._block = f"block {number} of {count}"

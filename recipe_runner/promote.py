@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from recipe_runner.build import alone, report
+from recipe_runner.alone import alone_in_clone
+from recipe_runner.build import report
 from recipe_runner.collection import changed_units, identity
 from recipe_runner.due import select, versions_for
 from recipe_runner.machine import this_machine
@@ -23,7 +24,7 @@ def promote(root: Path, only: str | None = None) -> int:
     results = Runs(root / "results")
     problems = {path: error for path, error in errors.items() if only is None or Path(path).stem == Path(only).stem}
     count = 0
-    with alone(root / "_build"):
+    with alone_in_clone(root / "_build"):
         for recipe in chosen:
             try:
                 record = _publishable(root, recipe)

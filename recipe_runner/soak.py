@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recipe_runner.agreement import differences, made_of_timings
-from recipe_runner.build import alone, report, update_runs
+from recipe_runner.alone import alone_in_clone
+from recipe_runner.build import report, update_runs
 from recipe_runner.collection import split_unit
 from recipe_runner.due import Options, select
 from recipe_runner.machine import this_machine
@@ -41,7 +42,7 @@ def soak(root: Path, times: int, only: str | None = None) -> int:
     chosen = select(recipes, errors, only)
     folder, interrupted = root / "_build" / "soak", False
     problems: dict[str, RecipeError] = dict(errors)
-    with alone(root / "_build"):
+    with alone_in_clone(root / "_build"):
         shutil.rmtree(folder, ignore_errors=True)
         try:
             for number in range(1, times + 1):

@@ -6,25 +6,35 @@ No class of ours crosses the wire, no file is shared, and neither dask nor Sphin
 from __future__ import annotations
 
 import base64
-import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipe_runner import kernel  # noqa: F401  Loaded now, so that later edits of its file cannot mix with this code.
+from recipe_runner.alone import alone_on_machine, place
 from recipe_runner.machine import this_machine
 from recipe_runner.record import SCHEMA, Record, key_from, to_notebook
 from recipe_runner.run import installed_versions, run
 
 #: The modules that make a run. All others only show runs: they may differ between a worker and its client.
-MODULES = ("in_kernel", "jupyter", "kernel", "machine", "processes", "recipe", "record", "run", "scrub", "worker")
+MODULES = (
+    "alone",
+    "in_kernel",
+    "jupyter",
+    "kernel",
+    "machine",
+    "processes",
+    "recipe",
+    "record",
+    "run",
+    "scrub",
+    "worker",
+)
 
 
 def _digest() -> str:
@@ -52,16 +62,13 @@ def installed(packages: Sequence[str]) -> dict[str, str | None]:
 
 def describe(packages_json: str) -> str:
     """Tell this machine, its versions of the packages asked for, and which runner it has, as JSON."""
-    handle = _open_lock()
-    found = os.fstat(handle)
-    os.close(handle)
     facts = {
         "machine": this_machine().as_dict(),
         "versions": installed(json.loads(packages_json)),
         "schema": SCHEMA,
         "digest": DIGEST,
         # Workers that share the lock's file share the machine.
-        "place": f"{socket.gethostname()} {found.st_dev} {found.st_ino}",
+        "place": place(),
     }
     return json.dumps(facts)
 
@@ -83,29 +90,6 @@ def run_text(request_json: str) -> str:
             data=files,
         )
     return to_notebook(Record(done, request["path"], key_from(done.blocks, data, done.machine, done.versions)))
-
-
-@contextlib.contextmanager
-def alone_on_machine() -> Iterator[None]:
-    """Wait until no other worker on this machine runs a recipe, of this client or of another one."""
-    handle = _open_lock()
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)  # Frees the lock, as does the end of the process.
-
-
-def _open_lock() -> int:
-    """Open the machine's lock. In a sticky folder a file of another user may be read, and not be made anew."""
-    file = Path(tempfile.gettempdir()) / "recipe-runner.lock"
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        with contextlib.suppress(FileExistsError):  # Another worker was faster.
-            handle = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            os.fchmod(handle, 0o644)  # Whatever this user's umask is.
-            return handle
 
 
 def _forget_nanny() -> None:

@@ -140,9 +140,9 @@ def test_an_interrupted_build_keeps_what_finished(site: Site, end: signal.Signal
 
 
 def test_two_builds_at_once_do_not_mix(site: Site):
-    from recipe_runner.build import alone
+    from recipe_runner.alone import alone_in_clone
 
-    with alone(site.root / "_build"):
+    with alone_in_clone(site.root / "_build"):
         built = site.build()
     assert built.status == 1 and built.errors == [
         "error: _build: another build is running in this clone. Wait for its end"

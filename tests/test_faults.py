@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import random
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import libfaketime
@@ -112,6 +115,24 @@ def test_two_builds_at_once_in_one_clone(site: Site):
     assert second.errors == ["error: _build: another build is running in this clone. Wait for its end"]
     first.stderr.read()
     assert first.wait() == 0 and "first says 42" in site.page("recipes/first")
+
+
+def test_builds_in_two_clones_take_turns(site: Site, tmp_path_factory):
+    """They time things: no two recipes run on one machine, also not in two clones."""
+    stamp = "import time\nprint('from', time.time())\ntime.sleep(3)\nprint('to', time.time())"
+    site.write("recipes_source/first.py", stamp)
+    other = Site(tmp_path_factory.mktemp("other") / "clone")
+    shutil.copytree(site.root, other.root)
+    with ThreadPoolExecutor() as pool:
+        built = list(pool.map(lambda clone: clone.command("run", "--only", "first"), [site, other]))
+    assert [one.status for one in built] == [0, 0], built
+    assert sum("another recipe runs on this machine: waiting for its end" in one.output for one in built) == 1
+    times = []
+    for clone in (site, other):
+        (run_file,) = clone.runs()
+        times.append([float(t) for t in re.findall(r"(?:from|to) ([0-9.]+)", run_file.read_text())])
+    (_, end), (start, _) = sorted(times)
+    assert end <= start
 
 
 def clock(days: int) -> dict[str, str]:
