@@ -40,7 +40,8 @@ def speedups_svg(all_shown: Sequence[Shown]) -> bytes:
         axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
         axes.set_xlabel("times faster (right of the line) or slower (left of it)")
         axes.set_title(TITLE)
-        figure.legend(loc="outside lower center", ncols=2)
+        if axes.get_legend_handles_labels()[0]:  # On a new site there is nothing to explain.
+            figure.legend(loc="outside lower center", ncols=2)
         text = io.BytesIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Title": TITLE})
     return text.getvalue()

@@ -109,6 +109,13 @@ def test_a_new_figure_shows_though_no_recipe_changed(two: Site):
     assert "Published: 41" in two.page("recipes/first")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_new_site_has_a_picture_of_no_results():
+    from recipe_runner.overview import speedups_svg
+
+    assert b"<svg" in speedups_svg([])
+
+
 def test_the_published_runs_of_this_site_are_small():
     files = [file for file in (ROOT / "results").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 5 * 1024**2
