@@ -33,7 +33,7 @@ endif
 # Given by name, or from the environment: see `make help`.
 export SITE_URL REPOSITORY
 
-.PHONY: help html run worker test replay record verify compare new status why serve bench bench-cluster soak lint lock clean distclean check-venv
+.PHONY: help html run worker test replay record verify compare new status why serve bench bench-cluster soak lint lock clean distclean check-venv check-here
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -83,7 +83,7 @@ status: $(READY)  ## Show the state of every run
 why: $(READY)  ## Say why a recipe would run: make why ONLY=name
 	@$(RUNNER) why '$(ONLY)'
 
-serve: html  ## Serve the site on this machine; an edit runs what it must and reloads the page
+serve: check-here html  ## Serve the site on this machine; an edit runs what it must and reloads the page
 	@$(VENV)/bin/sphinx-autobuild --pre-build "$(RUNNER) build $(RUN_OPTIONS)" --watch recipes_source --watch intermediate_source \
 		--re-ignore '/_build/' --re-ignore '/\.git/' -c . -d _build/doctrees -q _build/source _build/html
 
@@ -113,6 +113,9 @@ clean:  ## Remove the site, keep the runs
 
 distclean: clean  ## Remove the runs and the environment too
 	@rm -rf _build .venv .pytest_cache .ruff_cache
+
+check-here:
+	@[ -z '$(CLUSTER)' ] || { echo "error: make serve: it shows the runs of this machine only. Leave CLUSTER out, or build with: make html CLUSTER=$(CLUSTER)" >&2; exit 1; }
 
 check-venv:
 	@[ -x $(VENV_PYTHON) ] || { echo "error: VENV=$(VENV): no bin/python there. Name an environment, or leave VENV out" >&2; exit 1; }

@@ -169,10 +169,17 @@ class Cluster:
         except (KilledWorker, TimeoutError, FutureCancelledError):
             raise WorkerLostError from None
 
-    def cancel(self, futures: Sequence[Future]) -> None:
-        """Take back recipes that did not end; what a worker runs already it runs to its end."""
+    def forget(self, future: Future) -> None:
+        """Take back a recipe whose worker is gone."""
         with contextlib.suppress(OSError, FutureCancelledError):
-            self.client.cancel(list(futures), force=True)
+            self.client.cancel([future], force=True)
+
+    def stop(self, future: Future, on: Worker, request_id: str) -> None:
+        """Take back a recipe, and end it on its worker."""
+        self.forget(future)
+        with contextlib.suppress(OSError, FutureCancelledError):
+            if self.client.status == "running":
+                self.client.run(worker.stop, request_id, workers=[on.address], on_error="ignore")
 
     def start_worker(self) -> str:
         """How to get more workers, in one sentence."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Started:
     job: Job
     worker: Worker
     future: Any
+    id: str
 
 
 def update_runs(
@@ -127,7 +129,8 @@ class Dispatcher:
             where = f"CLUSTER={self.options.cluster}"
             self.problems[where] = RecipeError(where, cause, "Start it and its workers again, then run make again")
         finally:
-            self.cluster.cancel([started.future for started in self.started])
+            for started in self.started:  # None are left unless something above was raised, Ctrl-C for one.
+                self.cluster.stop(started.future, started.worker, started.id)
 
     def meet(self, workers: Sequence[Worker]) -> None:
         """Note the kinds of workers that came; with ``MACHINES=all`` a new kind is to run everything."""
@@ -191,14 +194,15 @@ class Dispatcher:
                 self.number += 1
                 job.number = self.number
             try:
-                request = self.request(job.recipe)
+                request_id = uuid.uuid4().hex
+                request = self.request(job.recipe, request_id)
             except OSError as error:
                 self.fail(job, f"a data file cannot be read ({error})", "Restore it")
                 continue
             last_s = self.seconds(job.recipe, worker.kind)
             tail = f"last time {last_s:.0f} s" if last_s >= 0 else "first run"
             say(f"{self.head(job)}: starts on {worker.kind}, {tail}")
-            self.started.append(Started(job, worker, self.cluster.start(request, worker)))
+            self.started.append(Started(job, worker, self.cluster.start(request, worker), request_id))
 
     def accepts(self, worker: Worker, job: Job) -> bool:
         """Whether a worker is of the kind, and has what the recipe declares."""
@@ -220,10 +224,11 @@ class Dispatcher:
             kind = f" of kind {job.kind}" if job.kind else ""
             self.fail(job, job.refused or f"no worker{kind} is left to run it", self.cluster.start_worker())
 
-    def request(self, recipe: Recipe) -> str:
+    def request(self, recipe: Recipe, request_id: str) -> str:
         """What a worker needs to run a recipe, as JSON."""
         data = {name: base64.b64encode(file.read_bytes()).decode() for name, file in recipe.data_files.items()}
         request = {
+            "id": request_id,
             "name": recipe.name,
             "path": recipe.path,
             "blocks": list(recipe.blocks),
@@ -245,7 +250,7 @@ class Dispatcher:
                     raise WorkerLostError
                 text = self.cluster.fetch(started.future)
             except WorkerLostError:
-                self.cluster.cancel([started.future])
+                self.cluster.forget(started.future)
                 self.lose(started)
             except Exception as error:  # noqa: BLE001  Whatever the worker raised is this recipe's problem alone.
                 cause = f"its worker {started.worker.address} failed ({one_line(error)})"

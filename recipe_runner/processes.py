@@ -50,6 +50,14 @@ def end_all(run_id: str, kernel_pid: int | None) -> list[str]:
     return sorted(name for _, name in names)
 
 
+def kill_kernels() -> None:
+    """Kill the kernels that this process started; whoever waits for one then ends what else belongs to its run."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if MARKER in child.environ():
+                child.kill()
+
+
 class MemoryWatch:
     """The highest memory, in bytes, that a run's processes held together, sampled every half second; and its limit.
 

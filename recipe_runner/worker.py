@@ -1,4 +1,4 @@
-"""What runs on a worker of a cluster: says what the machine is, and runs one recipe. Text in, text out.
+"""What runs on a worker of a cluster: says what the machine is, runs one recipe, stops it. Text in, text out.
 
 No class of ours crosses the wire, no file is shared, and neither dask nor Sphinx is imported here.
 """
@@ -14,8 +14,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
-from recipe_runner import kernel  # noqa: F401  Loaded now, so that later edits of its file cannot mix with this code.
+from recipe_runner import kernel, processes  # noqa: F401  Loaded now, so that later edits of its file cannot mix with this code.
 from recipe_runner.alone import alone_on_machine, place
 from recipe_runner.machine import this_machine
 from recipe_runner.record import SCHEMA, Record, key_from, to_notebook
@@ -43,6 +44,14 @@ def _digest() -> str:
     for module in MODULES:
         digest.update(module.encode() + Path(__file__).with_name(f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
+
+
+#: Ids of the request that runs, or ran last, and of those that their clients took back.
+_requests = SimpleNamespace(running="", taken_back=set())
+
+
+class TakenBackError(Exception):
+    """The client that asked for a run does not want it any more."""
 
 
 #: Computed when this process starts, as the loaded code is of that moment.
@@ -74,10 +83,23 @@ def describe(packages_json: str) -> str:
 
 
 def run_text(request_json: str) -> str:
-    """Run one recipe, alone on this machine; returns the text of the notebook that keeps the run."""
+    """Run one recipe, alone on this machine; returns the text of the notebook that keeps the run.
+
+    Raises
+    ------
+    TakenBackError
+        If `stop` was called with the request's id.
+    """
     request = json.loads(request_json)
     data = {name: base64.b64decode(text) for name, text in request["data"].items()}
+
+    def still_wanted(*_: int) -> None:
+        if request["id"] in _requests.taken_back:
+            raise TakenBackError
+
     with alone_on_machine(), tempfile.TemporaryDirectory(prefix="recipe-data-") as folder:
+        still_wanted()
+        _requests.running = request["id"]
         _forget_nanny()
         files = {name: Path(folder) / str(number) for number, name in enumerate(data)}
         for name, file in files.items():
@@ -88,8 +110,16 @@ def run_text(request_json: str) -> str:
             packages=request["packages"],
             time_limit_s=request["time_limit_s"],
             data=files,
+            on_block=still_wanted,
         )
     return to_notebook(Record(done, request["path"], key_from(done.blocks, data, done.machine, done.versions)))
+
+
+def stop(request_id: str) -> None:
+    """End the run that a request asked for, now or when its turn comes."""
+    _requests.taken_back.add(request_id)
+    if request_id == _requests.running:
+        processes.kill_kernels()
 
 
 def _forget_nanny() -> None:

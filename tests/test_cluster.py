@@ -1,85 +1,24 @@
-"""Recipes on a real scheduler and real workers: each worker has its own TMPDIR, and so is a machine of its own."""
+"""Recipes on a real scheduler and real workers."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, Site
+from local_cluster import Building, LocalCluster
 
 from recipe_runner.record import Runs
 
 TIMES = "import time\nstart = time.time()\ntime.sleep({})\nprint('from', start, 'to', time.time())"
-
-
-class LocalCluster:
-    """A scheduler and workers as processes of their own, all ended with it."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="c-"))  # Not pytest's: a socket's path must be short.
-        self.processes: list[subprocess.Popen] = []
-        file = self.folder / "scheduler.json"
-        arguments = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"]
-        self.scheduler = self._start("scheduler", *arguments)
-        self.address = json.loads(self._wait(lambda: file.exists() and file.read_text()))["address"]
-
-    def _start(self, what: str, *arguments: str, **environment: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"distributed.cli.dask_{what}", *arguments],
-            cwd=self.folder,
-            env=os.environ | environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / f"log-{len(self.processes)}").open("wb"),
-            start_new_session=True,
-        )
-        self.processes.append(process)
-        return process
-
-    @staticmethod
-    def _wait(look) -> object:
-        for _ in range(300):
-            if found := look():
-                return found
-            time.sleep(0.1)
-        raise TimeoutError
-
-    def worker(self, name: str, *, place: str | None = None, path: str = str(ROOT), threads: int = 1):
-        """Start a worker of a kind, on a machine of its own or on one that exists."""
-        temporary = self.folder / (place or name)
-        temporary.mkdir(exist_ok=True)
-        more = ["--no-dashboard", "--no-nanny", "--nthreads", str(threads), "--memory-limit", "0"]
-        return self._start(
-            "worker", self.address, *more, TMPDIR=str(temporary), MACHINE=name, PYTHONPATH=path, DASK_LOGGING="{}"
-        )
-
-    def wait(self, count: int) -> LocalCluster:
-        """Wait until this number of workers is there."""
-        from distributed import Client
-
-        with Client(self.address, set_as_default=False) as client:
-            self._wait(lambda: len(client.nthreads()) == count)
-        return self
-
-    def kill(self, process: subprocess.Popen) -> None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-    def end(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                self.kill(process)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -101,33 +40,6 @@ def empty() -> Iterator[LocalCluster]:
     local = LocalCluster()
     yield local
     local.end()
-
-
-class Building:
-    """A command that runs in the background."""
-
-    def __init__(self, site: Site, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "recipe_runner", *arguments],
-            cwd=site.root,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        self.output = ""
-
-    def until(self, pattern: str) -> str:
-        for line in self.process.stdout:
-            self.output += line
-            if found := re.search(pattern, line):
-                return found[found.re.groups]
-        raise AssertionError(self.output)
-
-    def end(self) -> int:
-        self.output += self.process.communicate(timeout=60)[0]
-        return self.process.returncode
 
 
 def intervals(site: Site) -> list[tuple[float, float]]:
@@ -278,28 +190,32 @@ def test_a_lost_worker_a_lost_scheduler_and_ctrl_c(site: Site, empty: LocalClust
     assert re.search(rf"first: worker tcp://\S+ \({first}\) is lost, the recipe runs again", building.output)
     assert f"first: starts on {second}" in building.output and where(site) == [f"{second}/first"]
 
-    # Interrupted: the worker runs on, so a new one takes its place.
-    site.write("recipes_source/first.py", TIMES.format(30))
+    # Interrupted: its worker ends the recipe, and is free for the next.
+    site.write("recipes_source/first.py", TIMES.format(60))
     building = Building(site, *run)
     building.until("first: starts on")
+    time.sleep(2)  # Into its first block.
     building.process.send_signal(signal.SIGINT)
     assert building.end() == 130 and "Traceback" not in building.output, building.output
-    empty.kill(process)
+    interrupted = time.monotonic()
+    site.write("recipes_source/first.py", TIMES.format(0.1))
+    done = site.command(*run)
+    assert done.status == 0 and where(site) == [f"{second}/first"], done.output
+    assert time.monotonic() - interrupted < 30
 
-    process = empty.worker("one")
-    empty.wait(1)
+    site.write("recipes_source/first.py", TIMES.format(30))
     building = Building(site, *run)
     for _ in range(3):
         building.until("first: starts on")
         empty.kill(process)
-        process = empty.worker("one")
+        process = empty.worker("two")
     assert building.end() == 1, building.output
     errors = [line for line in building.output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "its worker was lost 3 times" in errors[0] and "Traceback" not in building.output
 
     site.write("intermediate_source/second.py", "print('second says', 1)")
     empty.wait(1)
-    empty.worker("two")
+    empty.worker("one")
     empty.wait(2)
     building = Building(site, *run)
     building.until("second: passed")

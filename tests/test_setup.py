@@ -61,10 +61,17 @@ def test_make_refuses_an_environment_that_is_not_there():
     assert done.returncode != 0 and "error: VENV=nowhere: no bin/python there" in done.stderr
 
 
+def test_make_serve_refuses_a_cluster_before_it_builds():
+    serve = ["make", "serve", "CLUSTER=tcp://nowhere:1"]
+    done = subprocess.run(serve, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and done.stdout == ""
+    assert "error: make serve: it shows the runs of this machine only. Leave CLUSTER out" in done.stderr
+
+
 def test_make_help_lists_every_command():
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
-    missing = [name for name in phony if f"make {name} " not in listed and name != "check-venv"]
+    missing = [name for name in phony if f"make {name} " not in listed and not name.startswith("check-")]
     assert missing == []
 
 
