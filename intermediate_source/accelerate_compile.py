@@ -7,6 +7,18 @@
 # tags = ["training", "cold start"]
 # time_limit_s = 600
 # expected_warnings = ["TqdmWarning"] # where a kernel has no ipywidgets
+#
+# [tool.recipe.metrics]
+# full_cold_start_s = "first forward pass, whole model compiled, empty disk cache"
+# regional_cold_start_s = "first forward pass, blocks compiled, empty disk cache"
+# cold_start_speedup_x = "cold start of the whole model ÷ that of its blocks"
+# full_first_training_step_s = "first training step, whole model compiled"
+# regional_first_training_step_s = "first training step, blocks compiled"
+# eager_ms = "one forward pass in eager mode, median"
+# full_ms = "one forward pass, whole model compiled, median"
+# regional_ms = "one forward pass, blocks compiled, median"
+# claims_held_count = "published claims that held in this run"
+# claims_count = "published claims that the page tests"
 # ///
 """
 Compiling with Hugging Face Accelerate

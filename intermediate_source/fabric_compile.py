@@ -8,6 +8,21 @@
 # time_limit_s = 600
 # # The recompile limit speaks up; max-autotune warns under torch 2.11.
 # expected_warnings = ["torch/_dynamo/convert_frame.py", "TypedStorage is deprecated"]
+#
+# [tool.recipe.metrics]
+# eager_ms = "one training step in eager mode, median"
+# compiled_ms = "one compiled training step, median"
+# speedup_x = "training step: eager time ÷ compiled time"
+# first_call_s = "first compiled training step, which compiles it"
+# graph_breaks_before_count = "graph breaks in the model with a branch"
+# graph_breaks_after_count = "graph breaks once the branch is a clamp"
+# recompilations_before_count = "recompilations by batch sizes and changing numbers, as they are"
+# recompilations_after_count = "the same, each fixed"
+# recompilation_s = "first call with another batch size, which recompiles"
+# other_size_without_recompilation_s = "the same with dynamic=True"
+# ddp_reapply_ms = "training step of two processes, compiled over DDP (Fabric's default), median"
+# ddp_no_reapply_ms = "training step of two processes, compiled under DDP, median"
+# ddp_graphs_count = "graphs into which DDP's gradient buckets split the model"
 # ///
 """
 Speeding up a Lightning Fabric script

@@ -7,6 +7,21 @@
 # tags = ["basics", "training", "inference"]
 # time_limit_s = 600
 # expected_warnings = ["Profiler record function"]
+#
+# [tool.recipe.metrics]
+# inference_eager_ms = "one forward pass in eager mode, median"
+# inference_compiled_ms = "one forward pass of the compiled model, median"
+# inference_speedup_x = "forward pass: eager time ÷ compiled time"
+# inference_first_call_s = "first forward pass of the compiled model, which compiles it"
+# inference_second_call_s = "second forward pass of the compiled model"
+# inference_breakeven_calls_count = "forward passes until the time saved has repaid compilation"
+# training_eager_ms = "one training step in eager mode, median"
+# training_compiled_ms = "one compiled training step, median"
+# training_speedup_x = "training step: eager time ÷ compiled time"
+# training_first_call_s = "first compiled training step, which compiles it"
+# training_second_call_s = "second compiled training step"
+# training_breakeven_calls_count = "training steps until the time saved has repaid compilation"
+# dynamic_graphs_count = "graphs that serve all batch sizes of the last section"
 # ///
 """
 Introduction to torch.compile

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,21 @@ DEFAULT_TIME_LIMIT_S = 600
 
 # The reference expression of PEP 723.
 _SCRIPT_BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_WHOLE = ("a whole number", lambda value: type(value) is int)
+_LIST = ("a list of strings", lambda value: type(value) is list and all(type(item) is str for item in value))
+_TABLE = (
+    'a table of name = "a few words"',
+    lambda value: type(value) is dict and all(type(text) is str and text.strip() for text in value.values()),
+)
+#: The keys of [tool.recipe]: what each must be, and the check.
+_KEYS = {
+    "time_limit_s": _WHOLE,
+    "order": _WHOLE,
+    "data": _LIST,
+    "tags": _LIST,
+    "expected_warnings": _LIST,
+    "metrics": _TABLE,
+}
 _TAG = re.compile(r"[A-Za-z0-9]+([ -][A-Za-z0-9]+)*")
 _TITLE_RULE = re.compile(r"([=\-~^\"'#*+.:_`])\1{2,}")
 
@@ -53,6 +69,8 @@ class FrontMatter:
         Topics, by which a reader filters the cards.
     expected_warnings : tuple of str
         Parts of warnings that the recipe shows on purpose.
+    metrics : dict of str to str
+        What its metrics are, for readers of tables: name -> a few words.
     """
 
     dependencies: tuple[Requirement, ...]
@@ -62,6 +80,7 @@ class FrontMatter:
     order: int = 100
     tags: tuple[str, ...] = ()
     expected_warnings: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -190,12 +209,11 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
         raise RecipeError(path, f"front matter is not TOML ({error})", remedy) from None
 
     tool = document.get("tool", {}).get("recipe", {})
-    types = {"time_limit_s": int, "data": list, "order": int, "tags": list, "expected_warnings": list}
     for key, value in tool.items():
-        if key not in types:
-            raise RecipeError(path, f"unknown key '{key}' in [tool.recipe]", f"Known: {', '.join(types)}")
-        if type(value) is not types[key] or (types[key] is list and not all(isinstance(item, str) for item in value)):
-            wanted = "a list of strings" if types[key] is list else "a whole number"
+        if key not in _KEYS:
+            raise RecipeError(path, f"unknown key '{key}' in [tool.recipe]", f"Known: {', '.join(_KEYS)}")
+        wanted, is_right = _KEYS[key]
+        if not is_right(value):
             raise RecipeError(path, f"[tool.recipe] {key} must be {wanted}, is {value!r}", remedy)
     if tool.get("time_limit_s", 1) <= 0:
         raise RecipeError(path, "[tool.recipe] time_limit_s must be more than 0", remedy)
@@ -213,9 +231,8 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
     except (InvalidRequirement, InvalidSpecifier, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(path, f"front matter has a bad dependency or Python version ({reason})", remedy) from None
-    return FrontMatter(
-        dependencies, requires_python, **{k: tuple(v) if types[k] is list else v for k, v in tool.items()}
-    )
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in tool.items()}
+    return FrontMatter(dependencies, requires_python, **values)
 
 
 def _title_and_result(path: str, docstring: str | None) -> tuple[str, str]:

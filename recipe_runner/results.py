@@ -29,18 +29,20 @@ def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
         return ""
     parts = [_heading("Results of this page", "-")]
     if any(record.run.metrics for record in records):
-        parts.append(metrics_rst(records, figures))
+        parts.append(metrics_rst(shown, figures))
     if claims := claims_rst(records):
         parts.append(f"**Claims of this page**\n\n{claims}")
     parts.append("All pages together: :doc:`/results`.\n")
     return "\n".join(parts)
 
 
-def metrics_rst(records: Sequence[Record], figures: Sequence[Figure] = ()) -> str:
+def metrics_rst(shown: Shown, figures: Sequence[Figure] = ()) -> str:
     """One table: a row for each metric and for each published figure, a column for each machine."""
+    records = shown.passed
     rows = [["Metric", *map(plain, labels(records).values())]]
     for metric in metric_names(records):
-        rows.append([metric_label(metric), *(_value_text(record, metric) for record in records)])
+        label = metric_label(metric) + _explanation(shown, metric)
+        rows.append([label, *(_value_text(record, metric) for record in records)])
         rows += [[_reference_text(figure), *([""] * len(records))] for figure in figures if figure.metric == metric]
     return _table(rows)
 
@@ -92,20 +94,20 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
         "Time of the baseline divided by the time of the variant: above 1 the variant is faster, below 1 slower. The "
         "baseline is eager mode; for cold starts it is full compilation. Machines differ in size, and so do the models "
         "that the recipes use there: compare along a row with care.\n",
-        _table(_rows_of(all_shown, "speedup_x")),
+        _table(_rows_of(all_shown, "speedup_x", explained=True)),
         f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n"
         "   :class: recipe-figure recipe-wide\n",
         _heading("Calls until compilation is repaid", "-"),
         "The number of calls after which the time saved exceeds the time of compilation. A machine without a number "
         "was not faster.\n",
-        _table(_rows_of(all_shown, "breakeven_calls_count")),
+        _table(_rows_of(all_shown, "breakeven_calls_count", explained=True)),
         _heading("Recipe by recipe", "-"),
     ]
     for shown in all_shown:
         if shown.passed:
             parts += [_heading(shown.recipe.title, "~"), f":doc:`To the page <{shown.recipe.page}>`\n"]
             mine = [figure for figure in figures if figure.recipe == shown.recipe.name]
-            parts += [metrics_rst(shown.passed, mine), claims_rst(shown.passed)]
+            parts += [metrics_rst(shown, mine), claims_rst(shown.passed)]
     parts += [_heading("Runs", "-"), _table(_run_rows(all_shown, today))]
     return "\n".join(parts)
 
@@ -124,13 +126,14 @@ def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Sh
                 yield shown, metric, {run.machine.name: run.metrics[metric] for run in runs}
 
 
-def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ") -> list[list[str]]:
+def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ", explained: bool = False) -> list[list[str]]:
     label_of = labels([record for shown in all_shown for record in shown.passed])
     rows = [["Recipe: metric", *map(plain, label_of.values())]]
     for shown, metric, values in metrics_ending(all_shown, suffix):
         if metric.startswith(but):
             continue
         name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {metric_label(metric)}"
+        name += _explanation(shown, metric) if explained else ""
         unit = split_unit(metric)[1]
         times = " ×" if unit == "_x" else ""
         rows.append([name, *(_number(values[m], unit) + times if m in values else "" for m in label_of)])
@@ -207,6 +210,12 @@ def metric_label(metric: str) -> str:
     stem, unit = split_unit(metric)
     text = "" if unit == "_x" else _UNIT_TEXT[unit]  # A ratio has its sign beside its value.
     return plain(stem.replace("_", " ").strip()) + (f", {text}" if text else "")
+
+
+def _explanation(shown: Shown, metric: str) -> str:
+    """What a recipe's front matter says of a metric, as a second paragraph of a table's cell; or nothing."""
+    text = shown.recipe.front_matter.metrics.get(metric, "")
+    return f"\n\n       .. container:: recipe-what\n\n          {plain(text)}\n" if text else ""
 
 
 def _reference_text(figure: Figure) -> str:

@@ -20,6 +20,11 @@ _TEXT = '''\
 # order = {order}
 # tags = ["basics"]
 # time_limit_s = 600
+#
+# [tool.recipe.metrics]
+# eager_ms = "one call in eager mode, median"
+# compiled_ms = "one compiled call, median"
+# speedup_x = "eager time ÷ compiled time"
 # ///
 """
 {title}
@@ -112,8 +117,8 @@ plt.show()
 # What this run showed
 # --------------------
 #
-# Say also when *not* to do this. ``metrics`` goes into the tables of results. ``claims`` holds what a busy machine
-# may refute; the page says on which machines each one held.
+# Say also when *not* to do this. ``metrics`` goes into the tables of results, with what the front matter says of
+# each. ``claims`` holds what a busy machine may refute; the page says on which machines each one held.
 
 (eager_ms, eager_iqr_ms), (compiled_ms, compiled_iqr_ms) = times_ms.values()
 metrics = {{

@@ -7,6 +7,19 @@
 # tags = ["optimizer", "recompilation"]
 # time_limit_s = 600
 # expected_warnings = ["Profiler record function"]
+#
+# [tool.recipe.metrics]
+# eager_us = "one Adam step with PyTorch's default settings, median"
+# foreach_us = "one Adam step with foreach=True, median"
+# fused_us = "one Adam step with fused=True, which needs no compilation, median"
+# compiled_us = "one compiled Adam step, median"
+# speedup_x = "default step ÷ compiled step"
+# fused_speedup_x = "default step ÷ fused step"
+# compiled_over_floor_x = "compiled step ÷ the time that its memory traffic takes"
+# floor_us = "bytes that a step must move ÷ measured memory bandwidth"
+# recompilations_float_lr_count = "recompilations under a scheduler, learning rate a float"
+# recompilations_static_float_lr_count = "the same with dynamic=False"
+# recompilations_tensor_lr_count = "the same, learning rate a tensor"
 # ///
 """
 Compiling the optimizer step

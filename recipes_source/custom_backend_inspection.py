@@ -6,6 +6,13 @@
 # order = 20
 # tags = ["graph breaks", "backends"]
 # time_limit_s = 300
+#
+# [tool.recipe.metrics]
+# graphs_count = "graphs of the function with a branch, over two calls"
+# graph_breaks_count = "graph breaks in that function"
+# densenet_graphs_count = "graphs of the whole DenseNet"
+# densenet_operations_count = "operations in the DenseNet's graph"
+# graphs_without_break_count = "graphs of the function once torch.cond replaces the branch"
 # ///
 """
 Looking inside with a custom backend

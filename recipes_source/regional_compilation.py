@@ -6,6 +6,24 @@
 # order = 30
 # tags = ["cold start"]
 # time_limit_s = 600
+#
+# [tool.recipe.metrics]
+# start_up_s = "first compilation of the process, of a tiny model: in no other row"
+# full_cold_start_s = "first training step, whole model compiled, empty caches"
+# regional_cold_start_s = "first training step, each layer wrapped by torch.compile, empty caches"
+# in_place_cold_start_s = "the same with layer.compile()"
+# nested_cold_start_s = "the same with nested_compile_region"
+# cold_start_speedup_x = "cold start of the whole model ÷ that of wrapped layers"
+# full_warm_start_s = "first training step of the whole model, disk cache filled"
+# regional_warm_start_s = "the same with wrapped layers"
+# nested_warm_start_s = "the same with nested_compile_region"
+# recompilations_count = "recompilations while all layers share one compiled layer"
+# full_operators_count = "operators in the graph of the whole model"
+# regional_operators_count = "operators in the graph of one layer"
+# eager_ms = "forward and backward in eager mode, median"
+# full_ms = "forward and backward, whole model compiled, median"
+# regional_ms = "forward and backward, wrapped layers, median"
+# nested_ms = "forward and backward, nested_compile_region, median"
 # ///
 """
 Shorter cold starts with regional compilation

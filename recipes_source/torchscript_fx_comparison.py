@@ -10,6 +10,13 @@
 #   "`torch.jit.trace` is deprecated", "`torch.jit.script` is deprecated", "TracerWarning: ",
 #   "Was not able to add assertion", "Dynamo does not know how to trace the builtin",
 # ]
+#
+# [tool.recipe.metrics]
+# right_count = "cases, each a tool with a function, that match eager mode"
+# silently_wrong_count = "cases with a wrong result and no error"
+# error_count = "cases that raise an error"
+# f1_graph_breaks_count = "torch.compile's graph breaks in the function with a branch"
+# f3_graph_breaks_count = "torch.compile's graph breaks in the function that calls SciPy"
 # ///
 """
 torch.compile beside TorchScript and FX tracing

@@ -157,6 +157,7 @@ def two(site: Site) -> Site:
         "assert 1 + 1 == 2, 'one and one is two'\n"
         "metrics = {'answer_count': 42, 'call_ms': 1.5, 'call_iqr_ms': 0.1, 'speedup_x': 2.0}\n"
         "claims = {'the other machine runs this': False}",
+        front='[tool.recipe.metrics]\nspeedup_x = "time of one ÷ time of the other"',
     )
     assert site.build(MACHINE="box").status == 0
     # What another machine of this kind would have recorded.

@@ -61,6 +61,10 @@ BAD = {
     "bad dependency": (GOOD.replace("torch>=2.11", "torch>>2"), "bad dependency"),
     "bad Python": (GOOD.replace('">=3.11"', '"three"'), "bad dependency or Python version"),
     "unknown key": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# skip = true\n# ///\n"""'), "unknown key 'skip'"),
+    "metrics without words": (
+        GOOD.replace('# ///\n"""', '# [tool.recipe.metrics]\n# call_ms = 3\n# ///\n"""'),
+        'must be a table of name = "a few words"',
+    ),
     "wrong type": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# order = "1"\n# ///\n"""'), "must be a whole number"),
     "no time": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# time_limit_s = 0\n# ///\n"""'), "more than 0"),
     "data elsewhere": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# data = ["../a"]\n# ///\n"""'), "outside"),

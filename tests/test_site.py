@@ -103,6 +103,17 @@ def test_no_run_warns_beyond_what_its_recipe_expects(recipe: Recipe):
 
 
 @every_recipe
+def test_every_metric_is_explained(recipe: Recipe):
+    explained = recipe.front_matter.metrics
+    measured = {name for name in record_of(recipe).run.metrics if "_iqr_" not in name and not name.startswith("batch_")}
+    assert measured - explained.keys() == set(), "say in [tool.recipe.metrics] what these are"
+    # A machine where compiled code is not faster has no break-even.
+    assert {name for name in explained.keys() - measured if "breakeven" not in name} == set(), "no run has these"
+    page = text_of(page_of(recipe)).replace("’", "'")
+    assert [name for name in measured if explained[name] not in page] == []
+
+
+@every_recipe
 def test_nothing_of_this_machine_is_on_a_page_or_in_a_download(recipe: Recipe):
     home, user, host = str(Path.home()), getpass.getuser(), socket.gethostname()
     traces = [str(ROOT), sys.prefix, sys.base_prefix, f"{home}/", f"/home/{user}", f"torchinductor_{user}", "/recipe-"]
