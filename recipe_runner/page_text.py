@@ -16,6 +16,15 @@ _BOXES = {"highlight-Python": "code", "sphx-glr-script-out": "text", "output_htm
 Piece = tuple[str, str]
 
 
+#: What Sphinx makes of straight quotes, dashes and dots in prose.
+_TYPOGRAPHY = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "--", "—": "---", "…": "..."})
+
+
+def straight(text: str) -> str:
+    """Prose on one line, with quotes and dashes as they are typed: so a page's and a recipe's can be compared."""
+    return " ".join(text.translate(_TYPOGRAPHY).split())
+
+
 def normal(text: str) -> str:
     """Text as far as a page keeps it: the highlighter drops blanks at the ends of lines, and blank lines around."""
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
@@ -39,10 +48,10 @@ class PageText(HTMLParser):
         In the page's order.
     facts : list of list of str
         The lines of the strip below the page's first sentence, each cut at its dots: machine, versions, day, seconds.
-    rows : list of list of str
-        The cells of the rows of the page's table of results.
+    tables : list of list of list of str
+        The page's tables of results: the cells of their rows, the head first, as `straight` text.
     items : list of str
-        The text of the page's list items.
+        The page's list items, as `straight` text.
     links : list of str
         All addresses of the page's links.
     """
@@ -51,7 +60,7 @@ class PageText(HTMLParser):
         super().__init__()
         self.blocks: list[Block] = []
         self.facts: list[list[str]] = []
-        self.rows: list[list[str]] = []
+        self.tables: list[list[list[str]]] = []
         self.items: list[str] = []
         self.links: list[str] = []
         self._open: list[tuple[str, list[str]]] = []
@@ -78,8 +87,10 @@ class PageText(HTMLParser):
                 block.panels.append([])
             elif tag == "img" and "recipe-figure" in classes:
                 self._add("image", values.get("src", ""))
-        if tag == "tr" and self._inside("recipe-table"):
-            self.rows.append([])
+        if tag == "table" and "recipe-table" in classes:
+            self.tables.append([])
+        elif tag == "tr" and self._inside("recipe-table"):
+            self.tables[-1].append([])
         if tag not in _VOID:
             self._open.append((tag, classes))
 
@@ -97,9 +108,9 @@ class PageText(HTMLParser):
             elif kind == "fact":
                 self.facts.append([part.strip() for part in text.split("·")])
             elif kind == "cell":
-                self.rows[-1].append(" ".join(text.split()))
+                self.tables[-1][-1].append(straight(text))
             elif kind == "item":
-                self.items.append(" ".join(text.split()))
+                self.items.append(straight(text))
             elif kind == "label":
                 self.blocks[-1].labels.append(text.strip())
             else:

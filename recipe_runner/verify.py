@@ -1,8 +1,8 @@
 """``python -m recipe_runner verify FOLDER``: does a built site show what ran, and only that?
 
 Every recipe must have a page, a notebook and a script; the code on them must be the recipe's; the outputs must be
-those of a passed run of exactly this code. There is no list of exceptions. It reads the recipes, the runs and the
-site's files; it shares no code with what renders pages.
+those of a passed run of exactly this code, and all tables and lists of results those of the runs on the pages. There is
+no list of exceptions. It reads the recipes, the runs and the site's files; it shares no code with what renders pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from recipe_runner.page_text import Block, PageText, Piece, normal
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, from_notebook
+from recipe_runner.verify_results import Said, listed_runs, page_problems, published_figures, site_problems
 
 _PASSED = "passed"
 
@@ -51,10 +51,25 @@ def verify(root: Path, site: Path) -> int:
                 continue
             if record.run.status == _PASSED and Runs(folder).file(record.run.machine.name, record.run.name) == file:
                 records.append(record)
+    listed = listed_runs(site)
+    records.sort(key=lambda record: (record.run.name, record.run.machine.name, record.run.started) not in listed)
     if not recipes:
         problems.append("no recipe: a site of nothing is not verified")
+    figures, shown, older = published_figures(root), {}, []
     for recipe in recipes:
-        problems += _problems(recipe, site, [record for record in records if record.run.name == recipe.name])
+        of_recipe = [record for record in records if record.run.name == recipe.name]
+        older += [record for record in of_recipe if record.run.blocks != recipe.blocks]
+        page_file = site / f"{recipe.page}.html"
+        try:
+            page = PageText(page_file.read_text(encoding="utf-8")) if page_file.is_file() else None
+            shown[recipe] = _shown(recipe, page_file, page, of_recipe)
+        except _PageError as problem:
+            problems.append(f"{recipe.page}.html: {problem}")
+            continue
+        problems += page_problems(recipe, page, shown[recipe], figures)
+        problems += _download_problems(recipe, page_file, page, shown[recipe][0])
+    if recipes and len(shown) == len(recipes):  # Else it is not known what the other pages must say.
+        problems += site_problems(site, Said(shown, older, figures))
     pages = {f"{recipe.page}.html" for recipe in recipes}
     for folder in {Path(page).parent for page in pages}:
         for file in sorted((site / folder).glob("*.html")):
@@ -68,35 +83,30 @@ def verify(root: Path, site: Path) -> int:
     return 1 if problems else 0
 
 
-def _problems(recipe: Recipe, site: Path, records: Sequence[Record]) -> Iterator[str]:
-    """What is wrong with one recipe's page and downloads."""
-    page_file = site / f"{recipe.page}.html"
-    if not page_file.is_file():
-        yield f"{recipe.page}.html: there is no such page. Run: make html"
-        return
-    page = PageText(page_file.read_text(encoding="utf-8"))
+class _PageError(Exception):
+    """What is wrong with a page, and what to do."""
+
+
+def _shown(recipe: Recipe, page_file: Path, page: PageText | None, records: Sequence[Record]) -> list[Record]:
+    """The runs whose outputs a page shows, in its order."""
+    if page is None:
+        raise _PageError("there is no such page. Run: make html")
     own_code = [record for record in records if record.run.blocks == recipe.blocks and record.run.seconds > 0]
     if not own_code:
-        yield f"{recipe.page}.html: no passed run of its code, with a time above zero, is on record. Run: make html"
-        return
+        raise _PageError("no passed run of its code, with a time above zero, is on record. Run: make html")
     if [block.code for block in page.blocks] != [normal(block) for block in recipe.blocks]:
-        yield f"{recipe.page}.html: does not show the code of {recipe.path}. Build it anew"
-        return
-    lines = [facts for facts in page.facts if facts[0].startswith("Ran on ")]
+        raise _PageError(f"does not show the code of {recipe.path}. Build it anew")
     shown: list[Record] = []
-    for number, facts in enumerate(lines):
+    for number, facts in enumerate(facts for facts in page.facts if facts[0].startswith("Ran on ")):
         column = [_panel(block, number, facts) for block in page.blocks]
         named = [record for record in own_code if _is_named(record, facts) and record not in shown]
         found = next((record for record in named if not _differing(column, record, page_file)), None)
         if found is None:
-            yield f"{recipe.page}.html: {_why_not(column, own_code, named, page_file)}. Build it anew"
-            return
+            raise _PageError(f"{_why_not(column, own_code, named, page_file)}. Build it anew")
         shown.append(found)
     if not shown:
-        yield f"{recipe.page}.html: names no machine that ran it. Build it anew"
-        return
-    yield from _result_problems(recipe, page, shown)
-    yield from _download_problems(recipe, page_file, page, shown[0])
+        raise _PageError("names no machine that ran it. Build it anew")
+    return shown
 
 
 def _panel(block: Block, number: int, facts: Sequence[str]) -> list[Piece]:
@@ -162,45 +172,6 @@ def _expected(outputs: Sequence[dict[str, Any]]) -> Iterator[Piece]:
 def _text_of_html(html: str) -> str:
     page = PageText(f'<div class="highlight-Python"></div><div class="output_html">{html}</div>')
     return " ".join(" ".join(text for _, text in page.blocks[0].panels[0]).split())
-
-
-def _result_problems(recipe: Recipe, page: PageText, shown: Sequence[Record]) -> Iterator[str]:
-    """The table of results must have the runs' metrics, the list below it their claims."""
-    spreads = ("_iqr_s", "_iqr_ms", "_iqr_us", "_iqr_x", "_iqr_count", "_iqr_bytes")
-    names = {name: None for record in shown for name in record.run.metrics if not name.endswith(spreads)}
-    rows = [row for row in page.rows[1:] if not row[0].startswith("Published:")]
-    if len(rows) != len(names):
-        yield f"{recipe.page}.html: {len(rows)} rows of results for {len(names)} metrics. Build it anew"
-        return
-    for name, row in zip(names, rows, strict=True):
-        cells = [_reads(cell, record.run.metrics.get(name)) for cell, record in zip(row[1:], shown, strict=False)]
-        if len(row) != len(shown) + 1 or not all(cells) or row[0].partition(",")[0] != _words(name):
-            yield f"{recipe.page}.html: the row '{row[0]}' is not metric '{name}' of its runs. Build it anew"
-    machines = [facts[0].removeprefix("Ran on ") for facts in page.facts[: len(shown)]]
-    for sentence in {sentence: None for record in shown for sentence in record.run.claims}:
-        states = [
-            f"{'held' if record.run.claims[sentence] else 'did not hold'} on {machine}"
-            for record, machine in zip(shown, machines, strict=True)
-            if sentence in record.run.claims
-        ]
-        if f"{' '.join(sentence.split())}: {', '.join(states)}." not in page.items:
-            yield f"{recipe.page}.html: does not say of '{sentence}' what its runs found. Build it anew"
-
-
-def _words(metric: str) -> str:
-    return metric.rpartition("_")[0].replace("_", " ")
-
-
-def _reads(cell: str, value: float | None) -> bool:
-    """Whether a cell shows a value, to the last digit that it has."""
-    if value is None:
-        return cell == ""
-    try:
-        number = Decimal(cell.split()[0].replace(",", ""))
-    except (InvalidOperation, IndexError):
-        return False
-    half_a_digit = Decimal(5).scaleb(number.as_tuple().exponent - 1)
-    return abs(number - Decimal(value)) <= half_a_digit * Decimal("1.001")
 
 
 def _download_problems(recipe: Recipe, page_file: Path, page: PageText, record: Record) -> Iterator[str]:

@@ -14,6 +14,20 @@ from conftest import Site
 from recipe_runner.machine import this_machine
 from recipe_runner.record import Runs
 
+FIGURE = """
+[[figure]]
+recipe = "first"
+metric = "speedup_x"
+value = 3.5
+unit = "x"
+what = "ResNet-18, batch 16"
+machine = "Cray-1"
+version = "torch 2.5"
+source = "A tutorial"
+address = "https://example.org/tutorial"
+date = "2026-01-31"
+"""
+
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -21,6 +35,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import conftest
 
     site = conftest.site.__wrapped__(tmp_path_factory.mktemp("good"))
+    with (site.root / "index.rst").open("a") as index:
+        index.write("\n.. include:: headlines.txt\n")
+    (site.root / "results").mkdir()
+    (site.root / "results" / "published.toml").write_text(FIGURE)
     conftest.two.__wrapped__(site)
     site.write(
         "recipes_source/third.py",
@@ -59,8 +77,8 @@ def test_indents_and_tabs_are_shown_as_a_terminal_shows_them(copy: Site):
 
 
 def test_a_replay_of_the_same_outputs_on_another_day_is_verified(copy: Site):
-    (copy.root / "recipes_source/first.py").unlink()
-    (copy.root / "intermediate_source/second.py").unlink()
+    for name in ("recipes_source/first.py", "intermediate_source/second.py", "results/published.toml"):
+        (copy.root / name).unlink()
     (copy.root / "results/other").rename(copy.root / "results_of_other")
     assert copy.command("replay", "--machine", "box").status == 0
     assert "3 May 2025" in copy.page("recipes/third")
@@ -81,6 +99,17 @@ def test_a_whole_replay_is_verified(copy: Site):
     assert copy.command("replay", "--machine", "other").status == 0
     done = copy.command("verify")
     assert (done.status, done.errors) == (0, []), done.output
+
+
+def test_runs_of_older_code_are_listed_and_verified(copy: Site):
+    copy.write("recipes_source/first.py", "print('seed', 4)", "metrics = {'speedup_x': 2.5}")
+    assert copy.build(MACHINE="box").status == 0
+    results = page(copy, "results").read_text(encoding="utf-8")
+    assert "older code" in results and "older code" in download(copy, "results.csv").read_text(encoding="utf-8")
+    done = copy.command("verify")
+    assert (done.status, done.errors) == (0, []), done.output
+    edit(page(copy, "results"), "2025-05-13", "2026-05-13")
+    assert "does not name the runs" in copy.command("verify").output
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -165,8 +194,61 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "the version": (lambda s: edit(page(s), "Python 3", "Python 4"), "is about no passed run"),
     "no line about its runs": (lambda s: edit(page(s), "Ran on", "Seen on"), "names no machine"),
     "a metric": (lambda s: edit(page(s), "2.00 ×", "3.00 ×"), "is not metric 'speedup_x'"),
+    "what a metric is": (
+        lambda s: edit(page(s), "time of one ÷ time of the other", "time of all"),
+        "is not metric 'speedup_x'",
+    ),
+    "a spread": (lambda s: edit(page(s), "± 0.10", "± 0.01"), "is not metric 'call_ms'"),
+    "no spread": (lambda s: edit(page(s), " ± 0.10", ""), "is not metric 'call_ms'"),
+    "a unit": (lambda s: edit(page(s), ">call, ms<", ">call, µs<"), "is not metric 'call_ms'"),
+    "a machine of the results": (
+        lambda s: edit(page(s), "(box)</p></th>", "(crate)</p></th>"),
+        "are not the machines of its runs",
+    ),
+    "a published figure": (
+        lambda s: edit(page(s), "Published: 3.5", "Published: 5.3"),
+        "is not the published figure of 'speedup_x'",
+    ),
+    "the source of a published figure": (
+        lambda s: edit(page(s), "A tutorial", "B tutorial"),
+        "is not the published figure of 'speedup_x'",
+    ),
+    "the front page": (lambda s: edit(page(s, "index"), "2.00 ×", "3.00 ×"), "index.html: the row"),
+    "the page of results": (lambda s: edit(page(s, "results"), "2.00 ×", "3.00 ×"), "results.html: the row"),
+    "a claim on the page of results": (
+        lambda s: edit(page(s, "results"), "<strong>did not hold</strong>", "held"),
+        "results.html: does not say of",
+    ),
+    "the table of runs": (
+        lambda s: edit(page(s, "results"), ">2025-05-13<", ">2026-05-13<"),
+        "results.html: its last table does not name",
+    ),
+    "a row less in the table of runs": (
+        lambda s: edit(page(s, "results"), ">current<", ">older<"),
+        "results.html: its last table does not name",
+    ),
+    "no page of results": (lambda s: page(s, "results").unlink(), "results.html: there is no such page"),
+    "the JSON": (
+        lambda s: edit(download(s, "results.json"), '"answer_count": 42', '"answer_count": 43'),
+        "results.json:",
+    ),
+    "the JSON's published figure": (
+        lambda s: edit(download(s, "results.json"), '"value": 3.5', '"value": 5.3'),
+        "published figures are not those",
+    ),
+    "a broken JSON": (lambda s: edit(download(s, "results.json"), '"runs"', '"walks"'), "results.json: not readable"),
+    "the CSV": (lambda s: edit(download(s, "results.csv"), "answer_count,42", "answer_count,43"), "results.csv: its"),
+    "no CSV": (lambda s: download(s, "results.csv").unlink(), "offers no results.csv"),
     "a metric's name": (lambda s: edit(page(s), ">speedup<", ">slowdown<"), "is not metric 'speedup_x'"),
     "a claim": (lambda s: edit(page(s), "<strong>did not hold</strong>", "held"), "does not say of"),
+    "a claim that is exact": (
+        lambda s: edit(page(s), "one and one is two: held on", "one and one is two: did not hold on"),
+        "does not say of 'one and one is two'",
+    ),
+    "a claim of nobody": (
+        lambda s: edit(page(s), "<li><p>one and", "<li><p>it is fast: held on Cray.</p></li>\n<li><p>one and"),
+        "says 'it is fast: held on Cray.', which its runs did not find",
+    ),
     "the notebook's day": (
         lambda s: edit(download(s, "third.ipynb"), "\\u00b7 Python", "\\u00b7 Ruby"),
         "does not hold",
