@@ -70,7 +70,7 @@ class FrontMatter:
     expected_warnings : tuple of str
         Parts of warnings that the recipe shows on purpose.
     metrics : dict of str to str
-        What its metrics are, for readers of tables: name -> a few words.
+        What its metrics are, for readers of tables, in their order there: name -> a few words.
     """
 
     dependencies: tuple[Requirement, ...]

@@ -40,17 +40,21 @@ def metrics_rst(shown: Shown, figures: Sequence[Figure] = ()) -> str:
     """One table: a row for each metric and for each published figure, a column for each machine."""
     records = shown.passed
     rows = [["Metric", *map(plain, labels(records).values())]]
-    for metric in metric_names(records):
+    for metric in metric_names(shown):
         label = metric_label(metric) + _explanation(shown, metric)
         rows.append([label, *(_value_text(record, metric) for record in records)])
         rows += [[_reference_text(figure), *([""] * len(records))] for figure in figures if figure.metric == metric]
     return _table(rows)
 
 
-def metric_names(records: Sequence[Record]) -> list[str]:
-    """All metrics of some runs of one recipe, without the spreads, which stand beside their metric."""
-    names = {name: None for record in records for name in record.run.metrics}
-    return [name for name in names if not split_unit(name)[0].endswith(_IQR)]
+def metric_names(shown: Shown) -> list[str]:
+    """All metrics of a recipe's runs, without the spreads, which stand beside their metric.
+
+    They come as its front matter names them, then the others.
+    """
+    measured = {name: None for record in shown.passed for name in record.run.metrics}
+    first = [name for name in shown.recipe.front_matter.metrics if name in measured]
+    return [name for name in dict.fromkeys([*first, *measured]) if not split_unit(name)[0].endswith(_IQR)]
 
 
 def claims_rst(records: Sequence[Record]) -> str:
@@ -120,7 +124,7 @@ def headlines_rst(all_shown: Sequence[Shown]) -> str:
 def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Shown, str, dict[str, float]]]:
     """Each metric whose name ends so: the recipe, the metric, and its value on each machine."""
     for shown in all_shown:
-        for metric in metric_names(shown.passed):
+        for metric in metric_names(shown):
             if metric.endswith(suffix):
                 runs = [record.run for record in shown.passed if metric in record.run.metrics]
                 yield shown, metric, {run.machine.name: run.metrics[metric] for run in runs}
@@ -155,7 +159,7 @@ def _run_rows(all_shown: Sequence[Shown], today: date) -> list[list[str]]:
 
 
 def as_json(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:
-    """Every run's facts, metrics and claims, and the published figures."""
+    """Every run's facts, metrics and claims, what the metrics are, and the published figures."""
     parts = ("started", "seconds", "device", "versions", "metrics", "claims")
     runs = [
         {
@@ -167,7 +171,9 @@ def as_json(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:
         for shown in all_shown
         for record in (*shown.passed, *shown.older)
     ]
-    return json.dumps({"runs": runs, "published": [vars(figure) for figure in figures]}, indent=1, ensure_ascii=False)
+    explained = {shown.recipe.name: dict(shown.recipe.front_matter.metrics) for shown in all_shown}
+    content = {"runs": runs, "metrics": explained, "published": [vars(figure) for figure in figures]}
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def as_csv(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:

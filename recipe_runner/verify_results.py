@@ -163,7 +163,7 @@ def _json_problems(text: str, said: Said) -> Iterator[str]:
 
     try:
         found = json.loads(text)
-        runs, published = found["runs"], found["published"]
+        runs, published, explained = found["runs"], found["published"], found["metrics"]
         current = [run for run in runs if run["current_code"]]
     except (ValueError, KeyError, TypeError):
         yield "results.json: not readable. Build it anew"
@@ -172,6 +172,8 @@ def _json_problems(text: str, said: Said) -> Iterator[str]:
     shown = [entry(record, True) for record in said.all_shown]
     if current != shown or not all(run in older for run in runs if run not in current):
         yield "results.json: its runs are not those that the pages show. Build it anew"
+    if explained != {recipe.name: dict(recipe.front_matter.metrics) for recipe in said.shown}:
+        yield "results.json: does not explain the metrics as the recipes do. Build it anew"
     if published != list(said.figures):
         yield "results.json: its published figures are not those of results/published.toml. Build it anew"
 

@@ -39,9 +39,8 @@ def labels(records: Sequence[Record]) -> dict[str, str]:
 
 def metrics_table(recipe: Recipe, shown: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> Table:
     """The table of one recipe: its metrics with their spreads, below each what others published for it."""
-    spread = re.compile(r"_iqr_[a-z]+$")
     rows: list[Row] = []
-    for name in {name: None for record in shown for name in record.run.metrics if not spread.search(name)}:
+    for name in _in_order(recipe, shown):
         stem, _, unit = name.rpartition("_")
         label = stem.replace("_", " ") + (f", {_UNITS[unit]}" if _UNITS[unit] else "") + _explained(recipe, name)
         values = [(record.run.metrics.get(name), record.run.metrics.get(f"{stem}_iqr_{unit}")) for record in shown]
@@ -60,9 +59,9 @@ def ratios_table(
     rows: list[Row] = []
     for recipe, shown in all_shown.items():
         metrics_of = {record.run.machine.name: record.run.metrics for record in shown}
-        for name in {name: None for metrics in metrics_of.values() for name in metrics}:
+        for name in _in_order(recipe, shown):
             stem, _, unit = name.rpartition("_")
-            if name.endswith(ending) and not stem.endswith("_iqr") and not name.startswith(but):
+            if name.endswith(ending) and not name.startswith(but):
                 values = [(metrics_of.get(machine, {}).get(name), None) for machine in label_of]
                 label = f"{recipe.title}: {stem.replace('_', ' ')}" + (_explained(recipe, name) if explained else "")
                 rows.append((f"metric '{name}' of {recipe.name}", _measured(label, values, unit)))
@@ -84,6 +83,13 @@ def tables_problems(where: str, page: PageText, wanted: Sequence[Table], more: i
         for cells, (name, is_row) in zip(found, table.rows, strict=True):
             if not is_row(cells):
                 yield f"{where}: the row '{cells[0] if cells else ''}' is not {name} of its runs. Build it anew"
+
+
+def _in_order(recipe: Recipe, shown: Sequence[Record]) -> list[str]:
+    """The metrics of some runs, as the front matter names them, then the others; without the spreads."""
+    measured = {name: None for record in shown for name in record.run.metrics}
+    names = dict.fromkeys([*(name for name in recipe.front_matter.metrics if name in measured), *measured])
+    return [name for name in names if not re.search(r"_iqr_[a-z]+$", name)]
 
 
 def _explained(recipe: Recipe, metric: str) -> str:

@@ -236,6 +236,10 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
         lambda s: edit(download(s, "results.json"), '"value": 3.5', '"value": 5.3'),
         "published figures are not those",
     ),
+    "the JSON's explanation": (
+        lambda s: edit(download(s, "results.json"), "time of one", "time of two"),
+        "does not explain the metrics as the recipes do",
+    ),
     "a broken JSON": (lambda s: edit(download(s, "results.json"), '"runs"', '"walks"'), "results.json: not readable"),
     "the CSV": (lambda s: edit(download(s, "results.csv"), "answer_count,42", "answer_count,43"), "results.csv: its"),
     "no CSV": (lambda s: download(s, "results.csv").unlink(), "offers no results.csv"),
