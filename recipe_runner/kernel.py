@@ -14,7 +14,6 @@ import re
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from nbformat import v4
 
 from recipe_runner import processes
 from recipe_runner.jupyter import Client, ThisPython, collect, how_it_ended, leave
+from recipe_runner.room import new_room
 from recipe_runner.scrub import scrubber, secrets_in
 
 Status = Literal["passed", "failed", "timed out", "out of memory", "died"]
@@ -76,19 +76,14 @@ def execute(
     on_block: Callable[[int, int], None],
 ) -> Execution:
     """Execute `blocks` in a fresh kernel; parameters as in `run.run`. Never raises for what the blocks do."""
-    room = Path(tempfile.mkdtemp(prefix="recipe-"))
-    # Unix sockets have paths of at most 107 bytes, and a user's TMPDIR may be long.
-    if len(str(room)) > 70:
-        room.rmdir()
-        room = Path(tempfile.mkdtemp(prefix="recipe-", dir="/tmp"))
-    try:
+    with new_room() as (room, run_id):
         work = room / "work"
         work.mkdir()
         for target, source in data.items():
             (work / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, work / target)
         notebook = v4.new_notebook(cells=[v4.new_code_cell(block) for block in blocks])
-        session = _Session(notebook, room, name, (time_limit_s, memory_limit_bytes), on_block)
+        session = _Session(notebook, room, run_id, name, (time_limit_s, memory_limit_bytes), on_block)
         asyncio.run(session.run())
         execution = session.execution
         scrub = scrubber({work: ".", room: tempfile.gettempdir()})
@@ -97,8 +92,6 @@ def execute(
         execution.outputs = [[output for output in outputs if output.get("text") != ""] for outputs in scrubbed]
         execution.reason = scrub(execution.reason)
         return execution
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 class _Session:
@@ -108,13 +101,13 @@ class _Session:
         self,
         notebook: Any,
         room: Path,
+        run_id: str,
         name: str,
         limits: tuple[float, float],
         on_block: Callable[[int, int], None],
     ):
-        self.notebook, self.room, self.name, self.on_block = notebook, room, name, on_block
+        self.notebook, self.room, self.id, self.name, self.on_block = notebook, room, run_id, name, on_block
         self.time_limit_s, self.memory_limit_bytes = limits
-        self.id = uuid.uuid4().hex
         self.execution = Execution()
         self.block_number = 0
         self.deadline = math.inf

@@ -32,6 +32,7 @@ MODULES = (
     "processes",
     "recipe",
     "record",
+    "room",
     "run",
     "scrub",
     "worker",

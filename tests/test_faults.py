@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,40 @@ def test_a_kernel_killed_at_a_random_block(site: Site):
     assert f"first.py: its process ended in block {victim} by SIGKILL" in error, f"seed {seed}: {built.output}"
     assert site.page("recipes/first").count("end of a block\n") == victim - 1
     assert "second says 1" in site.page("intermediate/second"), "the next recipe ran"
+
+
+def test_what_a_killed_build_left_is_ended_and_removed_by_the_next_run(site: Site, tmp_path_factory):
+    # A short folder of its own, so that no other test's runs are in it.
+    temporary = Path(tempfile.mkdtemp(prefix="t-"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    try:
+        site.write("recipes_source/first.py", "import time\nprint('sleeps')\ntime.sleep(300)")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recipe_runner", "build"],
+            cwd=site.root,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for line in process.stderr:
+            if "first: block 1 of 1" in line or "first: starts" in line:
+                break
+        deadline = time.monotonic() + 30
+        while not (kernels := psutil.Process(process.pid).children()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(3)  # Into the block: an idle kernel would see by itself that its parent is gone.
+        process.kill()
+        process.wait()
+        (room,) = temporary.glob("recipe-*/")
+        assert kernels[0].is_running() and (room / "work").is_dir(), "they are left"
+
+        other = Site(shutil.copytree(site.root, tmp_path_factory.mktemp("other") / "site"))
+        other.write("recipes_source/first.py", "print('at once')")
+        assert other.build(TMPDIR=str(temporary)).status == 0
+        assert not kernels[0].is_running() and list(temporary.glob("recipe-*/")) == []
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def test_a_disk_that_is_full_while_a_run_is_written(site: Site):
