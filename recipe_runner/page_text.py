@@ -1,4 +1,4 @@
-"""What a built page shows of a recipe: its code, what stands as output below each block, and its results.
+"""What a built page shows of a recipe: its code, what stands as output below each block, and its text by sections.
 
 Reads HTML only. Part of the check that pages tell the truth, so it shares nothing with the modules that write them.
 """
@@ -11,6 +11,8 @@ from html.parser import HTMLParser
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 #: Classes of what is captured as text, and its kind.
 _BOXES = {"highlight-Python": "code", "sphx-glr-script-out": "text", "output_html": "html", "line": "fact"}
+#: Elements whose text is one line of a section, and its kind.
+_LINES = {"p": "paragraph", "li": "item", "td": "cell", "th": "cell"} | {f"h{n}": "heading" for n in range(1, 7)}
 
 #: One piece of output: its kind, "text", "html" or "image", and its text or address.
 Piece = tuple[str, str]
@@ -39,6 +41,24 @@ class Block:
     labels: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Line:
+    """A heading, a paragraph, a list's item or a table's cell, its text `straight`.
+
+    Attributes
+    ----------
+    section : str
+        The id of the innermost section that it is in.
+    classes : set of str
+        The classes of all elements around it.
+    """
+
+    kind: str
+    text: str
+    section: str
+    classes: frozenset[str]
+
+
 class PageText(HTMLParser):
     """Parses one page.
 
@@ -48,21 +68,20 @@ class PageText(HTMLParser):
         In the page's order.
     facts : list of list of str
         The lines of the strip below the page's first sentence, each cut at its dots: machine, versions, day, seconds.
-    tables : list of list of list of str
-        The page's tables of results: the cells of their rows, the head first, as `straight` text.
-    items : list of str
-        The page's list items, as `straight` text.
-    links : list of str
-        All addresses of the page's links.
+    lines : list of Line
+        The text of all sections, without code and outputs.
+    links, downloads : list of str
+        The addresses of the page's links, and of those to files.
     """
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.blocks: list[Block] = []
         self.facts: list[list[str]] = []
-        self.tables: list[list[list[str]]] = []
-        self.items: list[str] = []
+        self.lines: list[Line] = []
         self.links: list[str] = []
+        self.downloads: list[str] = []
+        self._sections: list[str] = []
         self._open: list[tuple[str, list[str]]] = []
         self._capture: tuple[str, int] | None = None
         self._text: list[str] = []
@@ -75,6 +94,10 @@ class PageText(HTMLParser):
         classes = values.get("class", "").split()
         if tag == "a":
             self.links.append(values.get("href", ""))
+            if "download" in classes:
+                self.downloads.append(values.get("href", ""))
+        if tag == "section":
+            self._sections.append(values.get("id", ""))
         if self._capture:
             self._text.append(f" {values['src']} " if "src" in values else "")
         elif kind := self._kind(tag, classes):
@@ -87,10 +110,6 @@ class PageText(HTMLParser):
                 block.panels.append([])
             elif tag == "img" and "recipe-figure" in classes:
                 self._add("image", values.get("src", ""))
-        if tag == "table" and "recipe-table" in classes:
-            self.tables.append([])
-        elif tag == "tr" and self._inside("recipe-table"):
-            self.tables[-1].append([])
         if tag not in _VOID:
             self._open.append((tag, classes))
 
@@ -98,8 +117,12 @@ class PageText(HTMLParser):
         """Notice where it ends."""
         if tag not in [name for name, _ in self._open]:
             return  # A void element, or a stray end.
-        while self._open.pop()[0] != tag:
-            pass  # An element that HTML lets stay open, such as a paragraph.
+        while True:
+            closed = self._open.pop()[0]
+            if closed == "section":
+                self._sections.pop()
+            if closed == tag:
+                break  # Others are elements that HTML lets stay open, such as a paragraph.
         if self._capture and len(self._open) <= self._capture[1]:
             kind, text = self._capture[0], "".join(self._text)
             self._capture = None
@@ -107,10 +130,10 @@ class PageText(HTMLParser):
                 self.blocks.append(Block(normal(text)))
             elif kind == "fact":
                 self.facts.append([part.strip() for part in text.split("·")])
-            elif kind == "cell":
-                self.tables[-1][-1].append(straight(text))
-            elif kind == "item":
-                self.items.append(straight(text))
+            elif kind in _LINES.values():
+                classes = frozenset(name for _, names in self._open for name in names)
+                text = straight(text).removesuffix("#") if kind == "heading" else straight(text)
+                self.lines.append(Line(kind, text, self._sections[-1], classes))
             elif kind == "label":
                 self.blocks[-1].labels.append(text.strip())
             else:
@@ -124,10 +147,8 @@ class PageText(HTMLParser):
     def _kind(self, tag: str, classes: list[str]) -> str | None:
         if tag == "label" and "sd-tab-label" in classes and self.blocks:
             return "label"
-        if tag in ("td", "th") and self._inside("recipe-table"):
-            return "cell"
-        if tag == "li":
-            return "item"
+        if tag in _LINES:
+            return _LINES[tag] if self._sections else None
         kind = next((_BOXES[name] for name in classes if name in _BOXES), None)
         return kind if tag == "div" and (kind != "fact" or self._inside("recipe-facts")) else None
 

@@ -20,6 +20,9 @@ SaveFigure = Callable[[bytes], str]
 #: Lines of output that a page shows unfolded.
 LONGEST_OUTPUT = 40
 
+#: A beginning that reStructuredText would take for that of a list or of a comment.
+_LIKE_A_LIST = re.compile(r"([-+*•‣⁃]|\.\.|[(]?(#|[A-Za-z]|[0-9]+|[ivxlcdmIVXLCDM]+)[.)])(\s|$)")
+
 #: All but what a terminal would show: progress bars overwrite their line.
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
 
@@ -141,5 +144,6 @@ def _day(record: Record) -> str:
 
 
 def plain(text: str) -> str:
-    """Text with reStructuredText's own characters taken literally."""
-    return re.sub(r"([\\*`_|<>:])", r"\\\1", text)
+    """Text on one line, with reStructuredText's own characters taken literally."""
+    text = re.sub(r"([\\*`_|<>:])", r"\\\1", " ".join(text.split()))
+    return f"\\{text}" if _LIKE_A_LIST.match(text) else text

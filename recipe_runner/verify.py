@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import re
-import zipfile
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from recipe_runner.page_text import Block, PageText, Piece, normal
+from recipe_runner.published import load as load_figures
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, from_notebook
-from recipe_runner.verify_results import Said, listed_runs, page_problems, published_figures, site_problems
+from recipe_runner.verify_files import archive_problems, download_problems, is_named, listed_runs, results_problems
+from recipe_runner.verify_results import Said, page_problems, site_problems
 
 _PASSED = "passed"
 
@@ -55,21 +53,28 @@ def verify(root: Path, site: Path) -> int:
     records.sort(key=lambda record: (record.run.name, record.run.machine.name, record.run.started) not in listed)
     if not recipes:
         problems.append("no recipe: a site of nothing is not verified")
-    figures, shown, older = published_figures(root), {}, []
+    figures, shown, older = [], {}, []
+    try:
+        figures = load_figures(root / "results")
+    except RecipeError as problem:
+        problems.append(str(problem))
     for recipe in recipes:
         of_recipe = [record for record in records if record.run.name == recipe.name]
         older += [record for record in of_recipe if record.run.blocks != recipe.blocks]
         page_file = site / f"{recipe.page}.html"
         try:
-            page = PageText(page_file.read_text(encoding="utf-8")) if page_file.is_file() else None
+            page = PageText(page_file.read_text(encoding="utf-8", errors="replace")) if page_file.is_file() else None
             shown[recipe] = _shown(recipe, page_file, page, of_recipe)
         except _PageError as problem:
             problems.append(f"{recipe.page}.html: {problem}")
             continue
         problems += page_problems(recipe, page, shown[recipe], figures)
-        problems += _download_problems(recipe, page_file, page, shown[recipe][0])
+        problems += download_problems(recipe, page_file, page, shown[recipe][0])
     if recipes and len(shown) == len(recipes):  # Else it is not known what the other pages must say.
-        problems += site_problems(site, Said(shown, older, figures))
+        said = Said(shown, older, figures)
+        problems += site_problems(root, site, said)
+        problems += results_problems(site, said) if (site / "results.html").is_file() else []
+        problems += archive_problems(site, recipes)
     pages = {f"{recipe.page}.html" for recipe in recipes}
     for folder in {Path(page).parent for page in pages}:
         for file in sorted((site / folder).glob("*.html")):
@@ -99,7 +104,7 @@ def _shown(recipe: Recipe, page_file: Path, page: PageText | None, records: Sequ
     shown: list[Record] = []
     for number, facts in enumerate(facts for facts in page.facts if facts[0].startswith("Ran on ")):
         column = [_panel(block, number, facts) for block in page.blocks]
-        named = [record for record in own_code if _is_named(record, facts) and record not in shown]
+        named = [record for record in own_code if is_named(record, facts) and record not in shown]
         found = next((record for record in named if not _differing(column, record, page_file)), None)
         if found is None:
             raise _PageError(f"{_why_not(column, own_code, named, page_file)}. Build it anew")
@@ -116,15 +121,6 @@ def _panel(block: Block, number: int, facts: Sequence[str]) -> list[Piece]:
     if number >= len(block.panels) or facts[0] != f"Ran on {block.labels[number]}":
         return [("text", f"a tab for: {facts[0]}")]  # A panel under another machine's name is no run's output.
     return block.panels[number]
-
-
-def _is_named(record: Record, facts: Sequence[str]) -> bool:
-    """Whether a line of facts is about this run."""
-    run, day = record.run, datetime.fromisoformat(record.run.started)
-    machines = (run.machine.label, f"{run.machine.label} ({run.machine.name})")
-    wanted = {f"{day.day} {day:%B %Y}", f"{run.seconds:.0f} s", f"Python {run.versions['python']}"}
-    wanted |= {f"torch {version}" for package, version in run.versions.items() if package == "torch"}
-    return facts[0] in [f"Ran on {machine}" for machine in machines] and wanted <= set(facts)
 
 
 def _why_not(column: Column, own_code: Sequence[Record], named: Sequence[Record], page_file: Path) -> str:
@@ -172,55 +168,3 @@ def _expected(outputs: Sequence[dict[str, Any]]) -> Iterator[Piece]:
 def _text_of_html(html: str) -> str:
     page = PageText(f'<div class="highlight-Python"></div><div class="output_html">{html}</div>')
     return " ".join(" ".join(text for _, text in page.blocks[0].panels[0]).split())
-
-
-def _download_problems(recipe: Recipe, page_file: Path, page: PageText, record: Record) -> Iterator[str]:
-    """The script must be the recipe's file, the notebook its code and the outputs of the run on the page."""
-    source = (recipe.root / recipe.path).read_bytes()
-    for suffix in ("py", "ipynb", "zip"):
-        name = f"{recipe.name}.{suffix}"
-        links = [link for link in page.links if link.endswith(f"/{name}") and not urlsplit(link).scheme]
-        files = {(page_file.parent / unquote(link)).resolve() for link in links}
-        missing = [file for file in files if not file.is_file()]
-        if not files or missing:
-            yield f"{recipe.page}.html: offers no {name}. Build it anew"
-            continue
-        for file in files:
-            if suffix == "py" and file.read_bytes() != source:
-                yield f"{name}: is not {recipe.path}. Build it anew"
-            elif suffix == "ipynb" and not _is_run(file.read_text(encoding="utf-8"), record):
-                yield f"{name}: does not hold the code and the outputs of its page. Build it anew"
-            elif suffix == "zip":
-                with zipfile.ZipFile(file) as archive:
-                    members = {Path(member).name: archive.read(member) for member in archive.namelist()}
-                good = members.get(f"{recipe.name}.py") == source
-                if not good or not _is_run(members.get(f"{recipe.name}.ipynb", b"").decode(), record):
-                    yield f"{name}: does not hold the script and the notebook of its page. Build it anew"
-
-
-def _is_run(notebook: str, record: Record) -> bool:
-    try:
-        every = json.loads(notebook)["cells"]
-        prose = "\n".join("".join(cell["source"]) for cell in every if cell["cell_type"] == "markdown")
-        named = re.search(r"^\*\*The outputs below:\*\* ran on \*\*(.*?)\*\*(.*)$", prose, re.MULTILINE)
-        cells = [cell for cell in every if cell["cell_type"] == "code"]
-        code = ["".join(cell["source"]).strip("\n") for cell in cells]
-        outputs = [[_joined(output) for output in cell["outputs"]] for cell in cells]
-    except (ValueError, KeyError, TypeError):
-        return False
-    # The first cell installs packages, commented out.
-    installs = code and all(line.startswith("#") for line in code[0].splitlines()) and outputs[0] == []
-    facts = [f"Ran on {named[1]}", *(part.strip() for part in named[2].split("·"))] if named else [""]
-    return (
-        bool(installs)
-        and _is_named(record, facts)
-        and (code[1:], outputs[1:]) == (list(record.run.blocks), list(map(list, record.run.outputs)))
-    )
-
-
-def _joined(output: dict[str, Any]) -> dict[str, Any]:
-    """A notebook may hold a text as a list of its lines."""
-    joined = {k: "".join(v) if k == "text" else v for k, v in output.items()}
-    if "data" in output:
-        joined["data"] = {k: "".join(v) if isinstance(v, list) else v for k, v in output["data"].items()}
-    return joined

@@ -1,30 +1,31 @@
 """Do a site's results say what its runs found? Part of ``verify``.
 
-Read are the table and the claims of each page, the front page's table, the page of all results with its JSON and CSV
-files, and ``results/published.toml``. Not read is the picture of speed-ups. Nothing is shared with what writes these.
+Each line of a page's results, of the front page's table and of the page of all results is compared with what it must
+be. Not read are the picture of speed-ups, the ages of runs, and the paragraphs around the tables. Nothing is shared
+with what writes all this: its rules are stated here once more.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
-import csv
-import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from recipe_runner.page_text import PageText, straight
+from recipe_runner.published import Figure
 from recipe_runner.recipe import Recipe
 from recipe_runner.record import Record
-from recipe_runner.verify_tables import labels, metrics_table, ratios_table, tables_problems
 
-_IS_CLAIM = re.compile(r": (held|did not hold) on [^:]*\.$")
+_UNITS = {"s": "s", "ms": "ms", "us": "µs", "x": "×", "count": "", "bytes": "bytes"}
+_RUNS_HEAD = ("Recipe", "Machine", "torch", "Day", "Age", "Seconds", "State")
+_ANEW = "Build it anew"
+
+#: The kind and the text of a line of a page.
+Expected = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class Said:
         The runs that each page shows, in its order.
     older : list of Record
         Passed runs of older code: the page of all results may list them.
-    figures : list of dict
-        The entries of ``results/published.toml``.
+    figures : list of Figure
+        What ``results/published.toml`` holds.
     """
 
     shown: Mapping[Recipe, Sequence[Record]]
     older: Sequence[Record]
-    figures: Sequence[Mapping[str, Any]]
+    figures: Sequence[Figure]
 
     @property
     def all_shown(self) -> list[Record]:
@@ -51,101 +52,115 @@ class Said:
         return [record for shown in self.shown.values() for record in shown]
 
 
-def published_figures(root: Path) -> list[dict[str, Any]]:
-    """The entries of ``results/published.toml``; none if there is no such file, or none that can be read."""
-    try:
-        return tomllib.loads((root / "results" / "published.toml").read_text(encoding="utf-8")).get("figure", [])
-    except (OSError, ValueError):
-        return []
-
-
-def listed_runs(site: Path) -> set[tuple[str, str, str]]:
-    """Recipe, machine and start of the runs in ``results.json``: of two runs that look alike, that one is shown."""
-    listed = set()
-    for file in site.glob("_downloads/*/results.json"):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-            listed |= {(run["recipe"], run["machine"]["name"], run["started"]) for run in runs}
-    return listed
-
-
-def page_problems(
-    recipe: Recipe, page: PageText, shown: Sequence[Record], figures: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def page_problems(recipe: Recipe, page: PageText, shown: Sequence[Record], figures: Sequence[Figure]) -> Iterator[str]:
     """What is wrong with the results at the end of a recipe's page, which shows these runs."""
-    where = f"{recipe.page}.html"
-    yield from tables_problems(where, page, [metrics_table(recipe, shown, figures)])
-    yield from _claims_problems(where, page, [shown])
+    found = [
+        (line.kind, line.text)
+        for line in page.lines
+        if line.section == "results-of-this-page" and "sphx-glr-footer" not in line.classes
+    ]
+    claims = _claims(shown)
+    wanted = [
+        ("heading", "Results of this page"),
+        *_table(recipe, shown, figures),
+        *([("paragraph", "Claims of this page"), *claims] if claims else []),
+        ("paragraph", "All pages together: Results."),
+    ]
+    yield from _difference(f"{recipe.page}.html", found, wanted)
+    yield from _missing_sources(f"{recipe.page}.html", page, found, figures)
 
 
-def site_problems(site: Path, said: Said) -> Iterator[str]:
-    """What is wrong with the front page's table and the page of all results."""
-    front = PageText((site / "index.html").read_text(encoding="utf-8"))
-    if front.tables:  # A site need not have one.
-        yield from tables_problems(
-            "index.html", front, [ratios_table(said.shown, "speedup_x", "batch_", explained=False)]
-        )
+def site_problems(root: Path, site: Path, said: Said) -> Iterator[str]:
+    """What is wrong with the front page's table, and with the page of all results."""
+    front = root / "index.rst"
+    if front.is_file() and "headlines.txt" in front.read_text(encoding="utf-8"):
+        lines = PageText((site / "index.html").read_text(encoding="utf-8", errors="replace")).lines
+        found = [(line.kind, line.text) for line in lines if line.kind == "cell" and "recipe-table" in line.classes]
+        yield from _difference("index.html", found, _ratios(said.shown, "speedup_x", but="batch_", explained=False))
     if not (file := site / "results.html").is_file():
-        yield "results.html: there is no such page. Build it anew"
+        yield f"results.html: there is no such page. {_ANEW}"
         return
-    page = PageText(file.read_text(encoding="utf-8"))
-    tables = [ratios_table(said.shown, ending) for ending in ("speedup_x", "breakeven_calls_count")]
-    tables += [metrics_table(recipe, shown, said.figures) for recipe, shown in said.shown.items()]
-    yield from tables_problems("results.html", page, tables, more=1)
-    yield from _claims_problems("results.html", page, list(said.shown.values()))
-    if not _names_the_runs(page.tables[-1] if page.tables else [], said):
-        yield "results.html: its last table does not name the runs that its pages show. Build it anew"
-    for suffix, problems in (("json", _json_problems), ("csv", _csv_problems)):
-        links = [link for link in page.links if link.endswith(f"/results.{suffix}") and not urlsplit(link).scheme]
-        files = [file for file in {site / unquote(link) for link in links} if file.is_file()]
-        if not files:
-            yield f"results.html: offers no results.{suffix}. Build it anew"
-        for file in files:
-            yield from problems(file.read_text(encoding="utf-8"), said)
+    page = PageText(file.read_text(encoding="utf-8", errors="replace"))
+    parts = ("results", "speed-ups", "calls-until-compilation-is-repaid")
+    lines = [line for line in page.lines if not (line.kind == "paragraph" and line.section in parts)]
+    found = [(line.kind, line.text) for line in lines if line.section != "runs"]
+    yield from _difference("results.html", found, _all_results(said))
+    yield from _missing_sources("results.html", page, found, said.figures)
+    runs = [line.text for line in lines if line.section == "runs"]
+    if not _names_the_runs(runs, said):
+        yield f"results.html: its last table does not name the runs that its pages show. {_ANEW}"
 
 
-def _names_the_runs(table: Sequence[Sequence[str]], said: Said) -> bool:
-    """Whether the rows are the shown runs, each current, and runs of older code. A run's age is not checked."""
-    titles = {recipe.name: recipe.title for recipe in said.shown}
-
-    def row_of(record: Record) -> list[str]:
-        run = record.run
-        day = datetime.fromisoformat(run.started).date().isoformat()
-        return [straight(titles.get(run.name, "")), run.versions.get("torch", ""), day, f"{run.seconds:.0f}"]
-
-    rows = [([row[0], *row[2:4], row[5]], row[1], row[6]) for row in table[1:] if len(row) == 7]
-    both = [*said.all_shown, *said.older]
-    label_of = {record.run.machine.name: record.run.machine.label for record in both}
-    machines = {straight(text) for name, label in label_of.items() for text in (label, f"{label} ({name})")}
-    older = [row_of(record) for record in said.older]
-    return (
-        len(rows) == len(table) - 1
-        and all(machine in machines for _, machine, _ in rows)
-        and [cells for cells, _, state in rows if state == "current"] == [row_of(record) for record in said.all_shown]
-        and all(cells in older for cells, _, state in rows if state != "current")
-    )
+def _difference(where: str, found: Sequence[Expected], wanted: Sequence[Expected]) -> Iterator[str]:
+    """The first line that is not what it must be."""
+    for is_there, must_be in zip_longest(found, [(kind, straight(text)) for kind, text in wanted]):
+        if is_there != must_be:
+            there = f"says '{is_there[1]}'" if is_there else "lacks a line"
+            yield f"{where}: {there} where its runs say {repr(must_be[1]) if must_be else 'nothing'}. {_ANEW}"
+            return
 
 
-def _claims_problems(where: str, page: PageText, groups: Sequence[Sequence[Record]]) -> Iterator[str]:
-    """A page must say of every claim what the runs found, and nothing else of any."""
-    wanted: dict[str, str] = {}  # The list's item, and its claim.
-    for shown in groups:
-        label_of = labels(shown)
-        for sentence in (sentence for record in shown for sentence in _asserted(record.run.blocks)):
-            wanted[_item(sentence, [f"held on {label}" for label in label_of.values()])] = sentence
-        for sentence in (sentence for record in shown for sentence in record.run.claims):
-            held = {r.run.machine.name: r.run.claims[sentence] for r in shown if sentence in r.run.claims}
-            states = [f"{'held' if held[name] else 'did not hold'} on {label_of[name]}" for name in held]
-            wanted[_item(sentence, states)] = sentence
-    for sentence in dict.fromkeys(sentence for item, sentence in wanted.items() if item not in page.items):
-        yield f"{where}: does not say of '{sentence}' what its runs found. Build it anew"
-    for item in page.items:
-        if _IS_CLAIM.search(item) and item not in wanted:
-            yield f"{where}: says '{item}', which its runs did not find. Build it anew"
+# What pages must say
 
 
-def _item(sentence: str, states: Sequence[str]) -> str:
-    return straight(f"{sentence}: {', '.join(states)}.")
+def _all_results(said: Said) -> list[Expected]:
+    lines = [("heading", "Results"), ("heading", "Speed-ups"), *_ratios(said.shown, "speedup_x")]
+    lines += [("heading", "Calls until compilation is repaid"), *_ratios(said.shown, "breakeven_calls_count")]
+    lines.append(("heading", "Recipe by recipe"))
+    for recipe, shown in said.shown.items():
+        table = _table(recipe, shown, said.figures) or [("paragraph", "Nothing on record.")]
+        lines += [("heading", recipe.title), ("paragraph", "To the page"), *table, *_claims(shown)]
+    return lines
+
+
+def _table(recipe: Recipe, shown: Sequence[Record], figures: Sequence[Figure]) -> list[Expected]:
+    """The cells of one recipe's table: its metrics with their spreads, below each what others published for it."""
+    names = _metrics(recipe, shown)
+    cells = ["Metric", *_labels(shown).values()] if names else []
+    for name in names:
+        stem, _, unit = name.rpartition("_")
+        text = _UNITS[unit] if unit != "x" else ""
+        cells.append(_words(stem) + (f", {text}" if text else "") + _explained(recipe, name))
+        for record in shown:
+            value, spread = record.run.metrics.get(name), record.run.metrics.get(f"{stem}_iqr_{unit}")
+            numbers = [_number(number, unit) for number in (value, spread) if number is not None]
+            cells.append(" ± ".join(numbers) + (" ×" if unit == "x" else "") if value is not None else "")
+        for figure in figures:
+            if (figure.recipe, figure.metric) == (recipe.name, name):
+                cells += [_quoted(figure), *[""] * len(shown)]
+    return [("cell", cell) for cell in cells]
+
+
+def _ratios(
+    all_shown: Mapping[Recipe, Sequence[Record]], ending: str, but: str = " ", explained: bool = True
+) -> list[Expected]:
+    """The cells of a table over all recipes: the metrics with an ending, but not those with a beginning."""
+    label_of = _labels([record for shown in all_shown.values() for record in shown])
+    cells = []
+    for recipe, shown in all_shown.items():
+        metrics_of = {record.run.machine.name: record.run.metrics for record in shown}
+        for name in _metrics(recipe, shown):
+            if name.endswith(ending) and not name.startswith(but):
+                stem, _, unit = name.rpartition("_")
+                cells.append(f"{recipe.title}: {_words(stem)}" + (_explained(recipe, name) if explained else ""))
+                values = [metrics_of.get(machine, {}).get(name) for machine in label_of]
+                times = " ×" if unit == "x" else ""
+                cells += ["" if value is None else _number(value, unit) + times for value in values]
+    return [("cell", cell) for cell in (["Recipe: metric", *label_of.values(), *cells] if cells else [])]
+
+
+def _claims(shown: Sequence[Record]) -> list[Expected]:
+    """The items of a list of claims: those that a passed run must have kept, then those that it may refute."""
+    label_of = _labels(shown)
+    items = {}
+    for sentence in (sentence for record in shown for sentence in _asserted(record.run.blocks)):
+        items[f"!{sentence}"] = ", ".join(f"held on {label}" for label in label_of.values())
+    for sentence in (sentence for record in shown for sentence in record.run.claims):
+        held = {r.run.machine.name: r.run.claims[sentence] for r in shown if sentence in r.run.claims}
+        items[f"?{sentence}"] = ", ".join(
+            f"{'held' if held[name] else 'did not hold'} on {label_of[name]}" for name in held
+        )
+    return [("item", f"{sentence[1:]}: {states}.") for sentence, states in items.items()]
 
 
 def _asserted(blocks: Sequence[str]) -> list[str]:
@@ -155,40 +170,70 @@ def _asserted(blocks: Sequence[str]) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _json_problems(text: str, said: Said) -> Iterator[str]:
-    def entry(record: Record, current: bool) -> dict[str, Any]:
+def _metrics(recipe: Recipe, shown: Sequence[Record]) -> list[str]:
+    """The metrics of some runs, as the front matter names them, then the others; without the spreads."""
+    measured = {name: None for record in shown for name in record.run.metrics}
+    names = dict.fromkeys([*(name for name in recipe.front_matter.metrics if name in measured), *measured])
+    return [name for name in names if not re.search(r"_iqr_[a-z]+$", name)]
+
+
+def _labels(records: Sequence[Record]) -> dict[str, str]:
+    """How the machines of these runs are called, by their names: two of one kind are told apart."""
+    machines = {record.run.machine.name: record.run.machine.label for record in records}
+    kinds = list(machines.values())
+    return {name: kind if kinds.count(kind) == 1 else f"{kind} ({name})" for name, kind in machines.items()}
+
+
+def _words(stem: str) -> str:
+    return stem.replace("_", " ").strip()
+
+
+def _explained(recipe: Recipe, metric: str) -> str:
+    text = recipe.front_matter.metrics.get(metric, "")
+    return f" {text}" if text else ""
+
+
+def _number(value: float, unit: str) -> str:
+    """Two decimals; below a tenth two digits; none from a hundred on, and none for what is counted."""
+    whole = type(value) is int or unit in ("count", "bytes") or abs(value) >= 100
+    return f"{value:,.0f}" if whole else f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+
+
+def _quoted(figure: Figure) -> str:
+    number = f"{_number(figure.value, figure.unit)} {_UNITS[figure.unit]}".strip()
+    version = "version not named" if figure.version == "not named" else figure.version
+    return f"Published: {number} ({figure.what}; {figure.machine}, {version}; {figure.source})"
+
+
+def _missing_sources(where: str, page: PageText, found: Sequence[Expected], figures: Sequence[Figure]) -> Iterator[str]:
+    for figure in figures:
+        if ("cell", straight(_quoted(figure))) in found and figure.address not in page.links:
+            yield f"{where}: does not link {figure.address}, the source of a published figure. {_ANEW}"
+
+
+def _names_the_runs(lines: Sequence[str], said: Said) -> bool:
+    """Whether the rows are the shown runs, each current, and runs of older code."""
+    cells, columns = lines[1:], len(_RUNS_HEAD)
+    rows = [tuple(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    titles = {recipe.name: recipe.title for recipe in said.shown}
+
+    def is_run(row: Sequence[str], record: Record, state: str) -> bool:
         run = record.run
-        parts = {part: getattr(run, part) for part in ("started", "seconds", "device", "versions", "metrics", "claims")}
-        return {"recipe": run.name, "machine": run.machine.as_dict(), "current_code": current, **parts}
+        label = run.machine.label
+        day = datetime.fromisoformat(run.started).date().isoformat()
+        facts = (titles.get(run.name, ""), run.versions.get("torch", ""), day, f"{run.seconds:.0f}", state)
+        return (
+            (row[0], *row[2:4], *row[5:]) == tuple(map(straight, facts))
+            and row[1] in (straight(label), straight(f"{label} ({run.machine.name})"))
+            and re.fullmatch(r"-?\d+ days?", row[4]) is not None
+        )
 
-    try:
-        found = json.loads(text)
-        runs, published, explained = found["runs"], found["published"], found["metrics"]
-        current = [run for run in runs if run["current_code"]]
-    except (ValueError, KeyError, TypeError):
-        yield "results.json: not readable. Build it anew"
-        return
-    older = [entry(record, False) for record in said.older]
-    shown = [entry(record, True) for record in said.all_shown]
-    if current != shown or not all(run in older for run in runs if run not in current):
-        yield "results.json: its runs are not those that the pages show. Build it anew"
-    if explained != {recipe.name: dict(recipe.front_matter.metrics) for recipe in said.shown}:
-        yield "results.json: does not explain the metrics as the recipes do. Build it anew"
-    if published != list(said.figures):
-        yield "results.json: its published figures are not those of results/published.toml. Build it anew"
-
-
-def _csv_problems(text: str, said: Said) -> Iterator[str]:
-    def rows_of(record: Record, kind: str) -> list[list[str]]:
-        run = record.run
-        version = f"torch {run.versions['torch']}" if "torch" in run.versions else ""
-        facts = [run.machine.label, version, run.started, ""]
-        return [[kind, run.name, name, str(value), *facts] for name, value in run.metrics.items()]
-
-    wanted = [row for record in said.all_shown for row in rows_of(record, "measured")]
-    parts = ("recipe", "metric", "value", "machine", "version", "date", "address")
-    wanted += [["published", *(str(figure[part]) for part in parts)] for figure in said.figures]
-    older = [row for record in said.older for row in rows_of(record, "measured, older code")]
-    rows = list(csv.reader(text.splitlines()))[1:]
-    if [row for row in rows if row not in older] != wanted:
-        yield "results.csv: its rows are not the figures that the pages show. Build it anew"
+    if not rows or rows[0] != _RUNS_HEAD or len(rows[-1]) != columns:
+        return False
+    current = [row for row in rows[1:] if row[-1] == "current"]
+    older = [row for row in rows[1:] if row[-1] != "current"]
+    return (
+        len(current) == len(said.all_shown)
+        and all(is_run(row, record, "current") for row, record in zip(current, said.all_shown, strict=True))
+        and all(any(is_run(row, record, "older code") for record in said.older) for row in older)
+    )
