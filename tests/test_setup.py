@@ -62,7 +62,7 @@ def test_make_refuses_an_environment_that_is_not_there():
 
 
 def test_make_serve_refuses_a_cluster_before_it_builds():
-    serve = ["make", "serve", "CLUSTER=tcp://nowhere:1"]
+    serve = ["make", "--no-print-directory", "serve", "CLUSTER=tcp://nowhere:1"]
     done = subprocess.run(serve, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and done.stdout == ""
     assert "error: make serve: it shows the runs of this machine only. Leave CLUSTER out" in done.stderr
