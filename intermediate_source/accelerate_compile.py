@@ -9,16 +9,16 @@
 # expected_warnings = ["TqdmWarning"] # where a kernel has no ipywidgets
 #
 # [tool.recipe.metrics]
-# full_cold_start_s = "first forward pass, whole model compiled, empty disk cache"
-# regional_cold_start_s = "first forward pass, blocks compiled, empty disk cache"
-# cold_start_speedup_x = "cold start of the whole model ÷ that of its blocks"
-# full_first_training_step_s = "first training step, whole model compiled"
-# regional_first_training_step_s = "first training step, blocks compiled"
-# eager_ms = "one forward pass in eager mode, median"
-# full_ms = "one forward pass, whole model compiled, median"
-# regional_ms = "one forward pass, blocks compiled, median"
-# claims_held_count = "published claims that held in this run"
-# claims_count = "published claims that the page tests"
+# full_cold_start_s = "first forward pass of the larger model, no gradients, whole model compiled, empty caches"
+# regional_cold_start_s = "first forward pass of the larger model, no gradients, each part compiled, empty caches"
+# cold_start_speedup_x = "cold start of the whole model ÷ cold start with each part compiled"
+# full_first_training_step_s = "first training step of the larger model, whole model compiled, empty caches"
+# regional_first_training_step_s = "first training step of the larger model, each part compiled, empty caches"
+# eager_ms = "one forward pass of the larger model, no gradients, eager mode, median"
+# full_ms = "one forward pass of the larger model, no gradients, whole model compiled, median"
+# regional_ms = "one forward pass of the larger model, no gradients, each part compiled, median"
+# claims_count = "findings of the Accelerate guide that this page tests"
+# claims_held_count = "how many of them held here, by this page's own limits"
 # ///
 """
 Compiling with Hugging Face Accelerate

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import dask
 from distributed import Client, Future
-from distributed.client import FutureCancelledError
+from distributed.client import ClosedClientError, FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from recipe_runner import worker
@@ -169,15 +169,15 @@ class Cluster:
         except (KilledWorker, TimeoutError, FutureCancelledError):
             raise WorkerLostError from None
 
-    def forget(self, future: Future) -> None:
-        """Take back a recipe whose worker is gone."""
-        with contextlib.suppress(OSError, FutureCancelledError):
+    def _forget(self, future: Future) -> None:
+        """Let the scheduler forget a recipe."""
+        with contextlib.suppress(OSError, FutureCancelledError, ClosedClientError):
             self.client.cancel([future], force=True)
 
     def stop(self, future: Future, on: Worker, request_id: str) -> None:
-        """Take back a recipe, and end it on its worker."""
-        self.forget(future)
-        with contextlib.suppress(OSError, FutureCancelledError):
+        """Take back a recipe, and end it on its worker, if that is there."""
+        self._forget(future)
+        with contextlib.suppress(OSError, FutureCancelledError, ClosedClientError):
             if self.client.status == "running":
                 self.client.run(worker.stop, request_id, workers=[on.address], on_error="ignore")
 

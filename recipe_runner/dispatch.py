@@ -250,7 +250,8 @@ class Dispatcher:
                     raise WorkerLostError
                 text = self.cluster.fetch(started.future)
             except WorkerLostError:
-                self.cluster.forget(started.future)
+                # Lost may mean that only the connection was: then the worker still has it.
+                self.cluster.stop(started.future, started.worker, started.id)
                 self.lose(started)
             except Exception as error:  # noqa: BLE001  Whatever the worker raised is this recipe's problem alone.
                 cause = f"its worker {started.worker.address} failed ({one_line(error)})"

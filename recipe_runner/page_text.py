@@ -43,19 +43,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Line:
-    """A heading, a paragraph, a list's item or a table's cell, its text `straight`.
+    """A heading, a paragraph, a list's item, a table's cell, or other "text"; its text is `straight`.
 
     Attributes
     ----------
-    section : str
-        The id of the innermost section that it is in.
+    sections : tuple of str
+        The ids of the sections that it is in, the innermost last.
     classes : set of str
         The classes of all elements around it.
     """
 
     kind: str
     text: str
-    section: str
+    sections: tuple[str, ...]
     classes: frozenset[str]
 
 
@@ -94,7 +94,7 @@ class PageText(HTMLParser):
         classes = values.get("class", "").split()
         if tag == "a":
             self.links.append(values.get("href", ""))
-            if "download" in classes:
+            if "download" in classes and (self._capture is None or self._capture[0] in _LINES.values()):
                 self.downloads.append(values.get("href", ""))
         if tag == "section":
             self._sections.append(values.get("id", ""))
@@ -131,9 +131,7 @@ class PageText(HTMLParser):
             elif kind == "fact":
                 self.facts.append([part.strip() for part in text.split("·")])
             elif kind in _LINES.values():
-                classes = frozenset(name for _, names in self._open for name in names)
-                text = straight(text).removesuffix("#") if kind == "heading" else straight(text)
-                self.lines.append(Line(kind, text, self._sections[-1], classes))
+                self._add_line(kind, straight(text).removesuffix("#") if kind == "heading" else straight(text))
             elif kind == "label":
                 self.blocks[-1].labels.append(text.strip())
             else:
@@ -143,6 +141,8 @@ class PageText(HTMLParser):
         """Collect the text of what is open."""
         if self._capture:
             self._text.append(data)
+        elif self._sections and data.strip():
+            self._add_line("text", straight(data))
 
     def _kind(self, tag: str, classes: list[str]) -> str | None:
         if tag == "label" and "sd-tab-label" in classes and self.blocks:
@@ -155,6 +155,12 @@ class PageText(HTMLParser):
     def _inside(self, wanted: str) -> bool:
         return any(wanted in classes for _, classes in self._open)
 
+    def _add_line(self, kind: str, text: str) -> None:
+        classes = frozenset(name for _, names in self._open for name in names)
+        self.lines.append(Line(kind, text, tuple(self._sections), classes))
+
     def _add(self, kind: str, text: str) -> None:
+        if self.blocks and not self.blocks[-1].panels:
+            self.blocks[-1].panels.append([])  # Output outside of the panels: it is in none of a run's.
         if self.blocks:
             self.blocks[-1].panels[-1].append((kind, text))

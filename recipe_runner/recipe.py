@@ -26,7 +26,7 @@ _WHOLE = ("a whole number", lambda value: type(value) is int)
 _LIST = ("a list of strings", lambda value: type(value) is list and all(type(item) is str for item in value))
 _TABLE = (
     'a table of name = "a few words"',
-    lambda value: type(value) is dict and all(type(text) is str and text.strip() for text in value.values()),
+    lambda value: type(value) is dict and all(type(text) is str and re.search(r"\w", text) for text in value.values()),
 )
 #: The keys of [tool.recipe]: what each must be, and the check.
 _KEYS = {
@@ -208,7 +208,10 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(path, f"front matter is not TOML ({error})", remedy) from None
 
-    tool = document.get("tool", {}).get("recipe", {})
+    tables = document.get("tool", {})
+    tool = tables.get("recipe", {}) if isinstance(tables, dict) else None
+    if not isinstance(tool, dict):
+        raise RecipeError(path, "[tool.recipe] is not a table", remedy)
     for key, value in tool.items():
         if key not in _KEYS:
             raise RecipeError(path, f"unknown key '{key}' in [tool.recipe]", f"Known: {', '.join(_KEYS)}")
@@ -221,9 +224,11 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
         if not _TAG.fullmatch(tag):
             raise RecipeError(path, f"bad tag '{tag}'", "Use letters, digits, spaces and hyphens")
     for name in tool.get("data", []):
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise RecipeError(path, f"data file '{name}' lies outside the recipe's folder", "Move it beside the recipe")
     try:
+        if not _LIST[1](document["dependencies"]) or not isinstance(document["requires-python"], str):
+            raise TypeError("dependencies must be a list of strings, requires-python a string")
         dependencies = tuple(Requirement(item) for item in document["dependencies"])
         requires_python = SpecifierSet(document["requires-python"])
     except KeyError as error:

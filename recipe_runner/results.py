@@ -16,6 +16,9 @@ from recipe_runner.render import plain
 
 _UNIT_TEXT = {"_s": "s", "_ms": "ms", "_us": "µs", "_x": "×", "_count": "", "_bytes": "bytes"}
 _IQR = "_iqr"
+_SPREAD = "A time with ± is a median, and the number after it is the interquartile range, in its full width.\n"
+#: Words of metrics that have another spelling in prose.
+_SPELLING = {"speedup": "speed-up", "breakeven": "break-even"}
 #: The overview picture, beside the page of results.
 PLOT = "speedups.svg"
 #: What the front page includes.
@@ -29,6 +32,8 @@ def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
         return ""
     parts = [_heading("Results of this page", "-")]
     if any(record.run.metrics for record in records):
+        if any(split_unit(metric)[0].endswith(_IQR) for record in records for metric in record.run.metrics):
+            parts.append(_SPREAD)
         parts.append(metrics_rst(shown, figures))
     if claims := claims_rst(records):
         parts.append(f"**Claims of this page**\n\n{claims}")
@@ -63,8 +68,7 @@ def claims_rst(records: Sequence[Record]) -> str:
     everywhere = ", ".join(f"held on {plain(label)}" for label in label_of.values())
     exact = {sentence: None for record in records for sentence in exact_claims(record.run.blocks)}
     lines = [f"- {plain(sentence)}: {everywhere}." for sentence in exact]
-    measured = {sentence: None for record in records for sentence in record.run.claims}
-    for sentence in measured:
+    for sentence in measured_claims(records):
         states = [
             f"{'held' if run.claims[sentence] else '**did not hold**'} on {plain(label_of[run.machine.name])}"
             for run in (record.run for record in records)
@@ -72,6 +76,20 @@ def claims_rst(records: Sequence[Record]) -> str:
         ]
         lines.append(f"- {plain(sentence)}: {', '.join(states)}.")
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def measured_claims(records: Sequence[Record]) -> list[str]:
+    """The sentences of ``claims`` in some runs of the same code, as they come in the code; others last."""
+    nodes = [node for block in records[0].run.blocks for node in _constants(block)] if records else []
+    places = {node.value: place for place, node in reversed(list(enumerate(nodes)))}
+    sentences = dict.fromkeys(sentence for record in records for sentence in record.run.claims)
+    return sorted(sentences, key=lambda sentence: places.get(sentence, len(nodes)))
+
+
+def _constants(block: str) -> list[ast.Constant]:
+    """A block's constants, in the order of its text."""
+    found = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
+    return sorted(found, key=lambda node: (node.lineno, node.col_offset))
 
 
 def exact_claims(blocks: Sequence[str]) -> list[str]:
@@ -89,10 +107,10 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
     parts = [
         ":orphan:\n",  # A site may leave it out of its menus.
         _heading("Results", "="),
-        "What the recipes measured, on every machine on record. The time of a step has its spread beside it, the "
-        "interquartile range; counts, ratios and single measurements have none. Rows that begin with *Published* are "
-        "figures of others, with their source. Their models and machines are others too: they are references, and not "
-        "to be compared with the times of this site.\n",
+        "What the recipes measured, on every machine on record. A time with ± is a median, and the number after it is "
+        "the interquartile range, in its full width; counts, ratios and single measurements have none. Rows that begin "
+        "with *Published* are figures of others, with their source. Their models, their machines and sometimes what "
+        "was timed differ: they are references, and not to be compared with the times of this site.\n",
         ":download:`All results as JSON <results.json>` · :download:`as CSV <results.csv>`\n",
         _heading("Speed-ups", "-"),
         "Time of the baseline divided by the time of the variant: above 1 the variant is faster, below 1 slower. The "
@@ -109,7 +127,7 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
     ]
     for shown in all_shown:
         if shown.passed:
-            parts += [_heading(shown.recipe.title, "~"), f":doc:`To the page <{shown.recipe.page}>`\n"]
+            parts += [_heading(plain(shown.recipe.title), "~"), f":doc:`To the page <{shown.recipe.page}>`\n"]
             mine = [figure for figure in figures if figure.recipe == shown.recipe.name]
             parts += [metrics_rst(shown, mine), claims_rst(shown.passed)]
     parts += [_heading("Runs", "-"), _table(_run_rows(all_shown, today))]
@@ -154,12 +172,12 @@ def _run_rows(all_shown: Sequence[Shown], today: date) -> list[list[str]]:
             age, state = (today - day).days, "current" if record in shown.passed else "**older code**"
             days = f"{age} day{'s' if age != 1 else ''}"
             machine, torch = plain(label_of[run.machine.name]), run.versions.get("torch", "")
-            rows.append([shown.recipe.title, machine, torch, str(day), days, f"{run.seconds:.0f}", state])
+            rows.append([plain(shown.recipe.title), machine, torch, str(day), days, f"{run.seconds:.0f}", state])
     return rows
 
 
 def as_json(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:
-    """Every run's facts, metrics and claims, what the metrics are, and the published figures."""
+    """The recipes and what their metrics are, every run's facts, metrics and claims, and the published figures."""
     parts = ("started", "seconds", "device", "versions", "metrics", "claims")
     runs = [
         {
@@ -171,8 +189,11 @@ def as_json(all_shown: Sequence[Shown], figures: Sequence[Figure]) -> str:
         for shown in all_shown
         for record in (*shown.passed, *shown.older)
     ]
-    explained = {shown.recipe.name: dict(shown.recipe.front_matter.metrics) for shown in all_shown}
-    content = {"runs": runs, "metrics": explained, "published": [vars(figure) for figure in figures]}
+    recipes = {
+        shown.recipe.name: {"title": shown.recipe.title, "metrics": dict(shown.recipe.front_matter.metrics)}
+        for shown in all_shown
+    }
+    content = {"recipes": recipes, "runs": runs, "published": [vars(figure) for figure in figures]}
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
@@ -215,7 +236,8 @@ def metric_label(metric: str) -> str:
     """A metric's name as words, with its unit."""
     stem, unit = split_unit(metric)
     text = "" if unit == "_x" else _UNIT_TEXT[unit]  # A ratio has its sign beside its value.
-    return plain(stem.replace("_", " ").strip()) + (f", {text}" if text else "")
+    words = [_SPELLING.get(word, word) for word in stem.split("_") if word]
+    return plain(" ".join(words)) + (f", {text}" if text else "")
 
 
 def _explanation(shown: Shown, metric: str) -> str:
@@ -225,7 +247,7 @@ def _explanation(shown: Shown, metric: str) -> str:
 
 
 def _reference_text(figure: Figure) -> str:
-    value = f"{_number(figure.value, split_unit(figure.metric)[1])} {_UNIT_TEXT[split_unit(figure.metric)[1]]}"
+    value = f"{figure.value:,} {_UNIT_TEXT[split_unit(figure.metric)[1]]}"  # With the digits of its source.
     version = "version not named" if figure.version == "not named" else plain(figure.version)
     where = f"{plain(figure.what)}; {plain(figure.machine)}, {version}"
     return f"*Published: {value.strip()}* ({where}; `{figure.source} <{figure.address}>`__)"

@@ -65,16 +65,20 @@ def verify(root: Path, site: Path) -> int:
         try:
             page = PageText(page_file.read_text(encoding="utf-8", errors="replace")) if page_file.is_file() else None
             shown[recipe] = _shown(recipe, page_file, page, of_recipe)
+            problems += page_problems(recipe, page, shown[recipe], figures)
+            problems += download_problems(recipe, page_file, page, shown[recipe][0])
         except _PageError as problem:
             problems.append(f"{recipe.page}.html: {problem}")
-            continue
-        problems += page_problems(recipe, page, shown[recipe], figures)
-        problems += download_problems(recipe, page_file, page, shown[recipe][0])
+        except Exception as error:  # noqa: BLE001  Whatever a damaged file makes a parser raise says that it is damaged.
+            problems.append(f"{recipe.page}.html: it or its downloads cannot be read ({error!r}). Build it anew")
     if recipes and len(shown) == len(recipes):  # Else it is not known what the other pages must say.
         said = Said(shown, older, figures)
-        problems += site_problems(root, site, said)
-        problems += results_problems(site, said) if (site / "results.html").is_file() else []
-        problems += archive_problems(site, recipes)
+        try:
+            problems += site_problems(root, site, said)
+            problems += results_problems(site, said) if (site / "results.html").is_file() else []
+            problems += archive_problems(site, recipes)
+        except Exception as error:  # noqa: BLE001  As above.
+            problems.append(f"results.html: it, its downloads or an archive cannot be read ({error!r}). Build it anew")
     pages = {f"{recipe.page}.html" for recipe in recipes}
     for folder in {Path(page).parent for page in pages}:
         for file in sorted((site / folder).glob("*.html")):

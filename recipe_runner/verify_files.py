@@ -11,6 +11,7 @@ import csv
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -42,14 +43,15 @@ def is_named(record: Record, facts: Sequence[str]) -> bool:
 def download_problems(recipe: Recipe, page_file: Path, page: PageText, record: Record) -> Iterator[str]:
     """What is wrong with a page's downloads: the recipe's file, a notebook with the outputs of the run, both zipped."""
     source = (recipe.root / recipe.path).read_bytes()
+    data = {file.read_bytes() for file in recipe.data_files.values()}
     files = {suffix: [] for suffix in ("py", "ipynb", "zip")}
     for link in page.downloads:
-        file, suffix = (page_file.parent / unquote(link)).resolve(), link.rpartition(".")[2]
-        address = urlsplit(link)
-        if address.scheme or address.netloc or suffix not in files or file.name != f"{recipe.name}.{suffix}":
+        file, suffix = page_file.parent / unquote(link), link.rpartition(".")[2]
+        elsewhere = bool(urlsplit(link).scheme or urlsplit(link).netloc)
+        if file.name == f"{recipe.name}.{suffix}" and suffix in files and not elsewhere:
+            files[suffix] += [file] if file.is_file() else []
+        elif suffix in files or not (elsewhere or (file.is_file() and file.read_bytes() in data)):
             yield f"{recipe.page}.html: offers {link}, which is not a file of this recipe. {_ANEW}"
-        elif file.is_file():
-            files[suffix].append(file)
     for suffix in [suffix for suffix, found in files.items() if not found]:
         yield f"{recipe.page}.html: offers no {recipe.name}.{suffix}. {_ANEW}"
     for file in files["py"]:
@@ -73,7 +75,7 @@ def archive_problems(site: Path, recipes: Sequence[Recipe]) -> Iterator[str]:
     for folder in sorted({Path(recipe.page).parent for recipe in recipes}):
         index = site / folder / "index.html"
         page = PageText(index.read_text(encoding="utf-8", errors="replace")) if index.is_file() else PageText("")
-        for file in [index.parent / unquote(link) for link in page.downloads]:
+        for file in [index.parent / unquote(link) for link in page.downloads if link.endswith(".zip")]:
             if not file.is_file() or not set(_members(file)) <= good:
                 yield f"{folder}/index.html: {file.name} is not an archive of its scripts or notebooks. {_ANEW}"
 
@@ -83,7 +85,7 @@ def _members(file: Path, suffix: str = "") -> list[bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
             return [archive.read(member) for member in archive.infolist() if member.filename.endswith(suffix)]
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError):
         return [b""]
 
 
@@ -129,7 +131,7 @@ def _json_problems(text: str, said: Said) -> Iterator[str]:
 
     try:
         found = json.loads(text, object_pairs_hook=without_doubles)
-        runs, explained, published = (found[key] for key in ("runs", "metrics", "published"))
+        recipes, runs, published = (found[key] for key in ("recipes", "runs", "published"))
         current = [canonical(run) for run in runs if run["current_code"] is not False]
         others = [canonical(run) for run in runs if run["current_code"] is False]
     except (ValueError, KeyError, TypeError):
@@ -139,8 +141,9 @@ def _json_problems(text: str, said: Said) -> Iterator[str]:
     shown = [entry(record, True) for record in said.all_shown]
     if current != shown or not all(run in older for run in others) or len(found) != 3:
         yield f"results.json: its runs are not those that the pages show. {_ANEW}"
-    if explained != {recipe.name: dict(recipe.front_matter.metrics) for recipe in said.shown}:
-        yield f"results.json: does not explain the metrics as the recipes do. {_ANEW}"
+    named = {r.name: {"title": r.title, "metrics": dict(r.front_matter.metrics)} for r in said.shown}
+    if recipes != named:
+        yield f"results.json: does not name recipes and metrics as the recipes do. {_ANEW}"
     if canonical(published) != canonical([vars(figure) for figure in said.figures]):
         yield f"results.json: its published figures are not those of results/published.toml. {_ANEW}"
 

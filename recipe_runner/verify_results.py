@@ -23,6 +23,7 @@ from recipe_runner.record import Record
 _UNITS = {"s": "s", "ms": "ms", "us": "µs", "x": "×", "count": "", "bytes": "bytes"}
 _RUNS_HEAD = ("Recipe", "Machine", "torch", "Day", "Age", "Seconds", "State")
 _ANEW = "Build it anew"
+_SPREAD = "A time with ± is a median, and the number after it is the interquartile range, in its full width."
 
 #: The kind and the text of a line of a page.
 Expected = tuple[str, str]
@@ -57,11 +58,12 @@ def page_problems(recipe: Recipe, page: PageText, shown: Sequence[Record], figur
     found = [
         (line.kind, line.text)
         for line in page.lines
-        if line.section == "results-of-this-page" and "sphx-glr-footer" not in line.classes
+        if "results-of-this-page" in line.sections and "sphx-glr-footer" not in line.classes
     ]
     claims = _claims(shown)
     wanted = [
         ("heading", "Results of this page"),
+        *([("paragraph", _SPREAD)] if any("_iqr_" in name for r in shown for name in r.run.metrics) else []),
         *_table(recipe, shown, figures),
         *([("paragraph", "Claims of this page"), *claims] if claims else []),
         ("paragraph", "All pages together: Results."),
@@ -82,11 +84,11 @@ def site_problems(root: Path, site: Path, said: Said) -> Iterator[str]:
         return
     page = PageText(file.read_text(encoding="utf-8", errors="replace"))
     parts = ("results", "speed-ups", "calls-until-compilation-is-repaid")
-    lines = [line for line in page.lines if not (line.kind == "paragraph" and line.section in parts)]
-    found = [(line.kind, line.text) for line in lines if line.section != "runs"]
+    lines = [line for line in page.lines if not (line.kind == "paragraph" and line.sections[-1] in parts)]
+    found = [(line.kind, line.text) for line in lines if "runs" not in line.sections]
     yield from _difference("results.html", found, _all_results(said))
     yield from _missing_sources("results.html", page, found, said.figures)
-    runs = [line.text for line in lines if line.section == "runs"]
+    runs = [line.text for line in lines if "runs" in line.sections]
     if not _names_the_runs(runs, said):
         yield f"results.html: its last table does not name the runs that its pages show. {_ANEW}"
 
@@ -155,7 +157,9 @@ def _claims(shown: Sequence[Record]) -> list[Expected]:
     items = {}
     for sentence in (sentence for record in shown for sentence in _asserted(record.run.blocks)):
         items[f"!{sentence}"] = ", ".join(f"held on {label}" for label in label_of.values())
-    for sentence in (sentence for record in shown for sentence in record.run.claims):
+    places = _places(shown[0].run.blocks)
+    sentences = sorted((s for record in shown for s in record.run.claims), key=lambda s: places.get(s, len(places)))
+    for sentence in sentences:
         held = {r.run.machine.name: r.run.claims[sentence] for r in shown if sentence in r.run.claims}
         items[f"?{sentence}"] = ", ".join(
             f"{'held' if held[name] else 'did not hold'} on {label_of[name]}" for name in held
@@ -168,6 +172,14 @@ def _asserted(blocks: Sequence[str]) -> list[str]:
     asserts = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Assert)]
     texts = [node.msg.value for node in asserts if isinstance(node.msg, ast.Constant)]
     return [text for text in texts if isinstance(text, str)]
+
+
+def _places(blocks: Sequence[str]) -> dict[object, int]:
+    """Where in the code each constant comes first: claims are listed in this order."""
+    nodes = [(number, node) for number, block in enumerate(blocks) for node in ast.walk(ast.parse(block))]
+    constants = [(n, node.lineno, node.col_offset, node.value) for n, node in nodes if isinstance(node, ast.Constant)]
+    values = [value for *_, value in sorted(constants, key=lambda constant: constant[:3])]
+    return {value: values.index(value) for value in values}
 
 
 def _metrics(recipe: Recipe, shown: Sequence[Record]) -> list[str]:
@@ -185,7 +197,7 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _words(stem: str) -> str:
-    return stem.replace("_", " ").strip()
+    return " ".join(stem.replace("speedup", "speed-up").replace("breakeven", "break-even").split("_")).strip()
 
 
 def _explained(recipe: Recipe, metric: str) -> str:
@@ -200,7 +212,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _quoted(figure: Figure) -> str:
-    number = f"{_number(figure.value, figure.unit)} {_UNITS[figure.unit]}".strip()
+    number = f"{figure.value:,} {_UNITS[figure.unit]}".strip()
     version = "version not named" if figure.version == "not named" else figure.version
     return f"Published: {number} ({figure.what}; {figure.machine}, {version}; {figure.source})"
 

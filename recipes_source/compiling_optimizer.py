@@ -11,15 +11,15 @@
 # [tool.recipe.metrics]
 # eager_us = "one Adam step with PyTorch's default settings, median"
 # foreach_us = "one Adam step with foreach=True, median"
-# fused_us = "one Adam step with fused=True, which needs no compilation, median"
+# fused_us = "one Adam step with fused=True, PyTorch's own kernel, not compiled, median"
 # compiled_us = "one compiled Adam step, median"
 # speedup_x = "default step ÷ compiled step"
 # fused_speedup_x = "default step ÷ fused step"
-# compiled_over_floor_x = "compiled step ÷ the time that its memory traffic takes"
-# floor_us = "bytes that a step must move ÷ measured memory bandwidth"
-# recompilations_float_lr_count = "recompilations under a scheduler, learning rate a float"
-# recompilations_static_float_lr_count = "the same with dynamic=False"
-# recompilations_tensor_lr_count = "the same, learning rate a tensor"
+# floor_us = "estimated minimum: bytes that a step must move ÷ measured memory bandwidth"
+# compiled_over_floor_x = "compiled step ÷ floor"
+# recompilations_float_lr_count = "recompilations in five steps with other learning rates, each a float"
+# recompilations_static_float_lr_count = "recompilations in five steps, learning rate a float, dynamic=False"
+# recompilations_tensor_lr_count = "recompilations in five steps, learning rate a tensor"
 # ///
 """
 Compiling the optimizer step

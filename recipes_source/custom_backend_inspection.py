@@ -8,11 +8,11 @@
 # time_limit_s = 300
 #
 # [tool.recipe.metrics]
-# graphs_count = "graphs of the function with a branch, over two calls"
-# graph_breaks_count = "graph breaks in that function"
+# graphs_count = "graphs over two calls of the function with a branch"
+# graph_breaks_count = "graph breaks in one call of the function with a branch"
+# graphs_without_break_count = "graphs over two calls when torch.cond replaces the branch"
 # densenet_graphs_count = "graphs of the whole DenseNet"
 # densenet_operations_count = "operations in the DenseNet's graph"
-# graphs_without_break_count = "graphs of the function once torch.cond replaces the branch"
 # ///
 """
 Looking inside with a custom backend

@@ -12,9 +12,9 @@
 # ]
 #
 # [tool.recipe.metrics]
-# right_count = "cases, each a tool with a function, that match eager mode"
-# silently_wrong_count = "cases with a wrong result and no error"
-# error_count = "cases that raise an error"
+# right_count = "pairs of tool and function whose results match eager mode"
+# silently_wrong_count = "pairs with a wrong result and no error"
+# error_count = "pairs that raise an error"
 # f1_graph_breaks_count = "torch.compile's graph breaks in the function with a branch"
 # f3_graph_breaks_count = "torch.compile's graph breaks in the function that calls SciPy"
 # ///

@@ -80,6 +80,13 @@ def tampered_archive(site: Site) -> None:
         archive.writestr("first.ipynb.txt", "99 times faster")
 
 
+def broken_archive(site: Site) -> None:
+    file = download(site, "first.zip")
+    content = bytearray(file.read_bytes())
+    content[60:400] = bytes(340)
+    file.write_bytes(content)
+
+
 def older_state(site: Site) -> None:
     edit(page(site, "results"), ">current<", ">best<")
 
@@ -124,7 +131,10 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "no line about its runs": (lambda s: edit(page(s), "Ran on", "Seen on"), "names no machine"),
     "a metric": (lambda s: edit(page(s), "2.00 ×", "3.00 ×"), "first.html: says '3.00 ×' where its runs say '2.00 ×'"),
     "a metric, rounded": (lambda s: edit(page(s), "2.00 ×", "2 ×"), "says '2 ×' where its runs say '2.00 ×'"),
-    "what a metric is": (lambda s: edit(page(s), "time of one ÷", "time ÷"), "says 'speedup time ÷ time of the other'"),
+    "what a metric is": (
+        lambda s: edit(page(s), "time of one ÷", "time ÷"),
+        "says 'speed-up time ÷ time of the other'",
+    ),
     "a spread": (lambda s: edit(page(s), "± 0.10", "± 0.01"), "says '1.50 ± 0.01' where its runs say '1.50 ± 0.10'"),
     "a unit": (lambda s: edit(page(s), ">call, ms<", ">call, µs<"), "says 'call, µs' where its runs say 'call, ms'"),
     "a machine of the results": (lambda s: edit(page(s), "(box)</p></th>", "(crate)</p></th>"), "(crate)' where its"),
@@ -132,16 +142,23 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
         lambda s: edit(page(s), "</table>", "</table><table><tr><td>9.00 ×</td></tr></table>"),
         "says '9.00 ×' where",
     ),
+    "a caption": (
+        lambda s: edit(
+            page(s), '<table class="recipe-table table">', '<table class="recipe-table"><caption>H200</caption>'
+        ),
+        "says 'H200' where its runs say 'Metric'",
+    ),
+    "a broken archive": (broken_archive, "first.zip: does not hold"),
     "the title of the results": (
         lambda s: edit(page(s), ">Results of this page<", ">Results of H200<"),
         "says 'Results of H",
     ),
-    "a metric's name": (lambda s: edit(page(s), ">speedup<", ">slowdown<"), "says 'slowdown time of one"),
+    "a metric's name": (lambda s: edit(page(s), ">speed-up<", ">slowdown<"), "says 'slowdown time of one"),
     "a published figure": (
         lambda s: edit(page(s), "Published: 3.5", "Published: 5.3"),
-        "says 'Published: 5.30 × (ResNet",
+        "says 'Published: 5.3 × (ResNet",
     ),
-    "its unit": (lambda s: edit(page(s), "Published: 3.50 ×", "Published: 3.50 ms"), "says 'Published: 3.50 ms"),
+    "its unit": (lambda s: edit(page(s), "Published: 3.5 ×", "Published: 3.5 ms"), "says 'Published: 3.5 ms"),
     "its source": (lambda s: edit(page(s), "A tutorial", "B tutorial"), "torch 2.5; B tutorial)' where"),
     "its link": (lambda s: edit(page(s), "org/tutorial", "org/else"), "does not link https://example.org/tutorial"),
     "the front page": (lambda s: edit(page(s, "index"), "2.00 ×", "3.00 ×"), "index.html: says '3.00 ×' where"),
@@ -182,7 +199,7 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     ),
     "the JSON's explanation": (
         lambda s: edit(download(s, "results.json"), "time of one", "time of two"),
-        "does not explain the metrics as the recipes do",
+        "does not name recipes and metrics as the recipes do",
     ),
     "a broken JSON": (lambda s: edit(download(s, "results.json"), '"runs"', '"walks"'), "results.json: not readable"),
     "the CSV": (lambda s: edit(download(s, "results.csv"), "answer_count,42", "answer_count,43"), "results.csv: its"),

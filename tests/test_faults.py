@@ -82,13 +82,13 @@ def test_what_a_killed_build_left_is_ended_and_removed_by_the_next_run(site: Sit
         time.sleep(3)  # Into the block: an idle kernel would see by itself that its parent is gone.
         process.kill()
         process.wait()
-        (room,) = temporary.glob("recipe-*/")
+        (room,) = temporary.glob("recipe-run-*/")
         assert kernels[0].is_running() and (room / "work").is_dir(), "they are left"
 
         other = Site(shutil.copytree(site.root, tmp_path_factory.mktemp("other") / "site"))
         other.write("recipes_source/first.py", "print('at once')")
         assert other.build(TMPDIR=str(temporary)).status == 0
-        assert not kernels[0].is_running() and list(temporary.glob("recipe-*/")) == []
+        assert not kernels[0].is_running() and list(temporary.glob("recipe-run-*/")) == []
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

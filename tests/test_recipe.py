@@ -61,6 +61,12 @@ BAD = {
     "bad dependency": (GOOD.replace("torch>=2.11", "torch>>2"), "bad dependency"),
     "bad Python": (GOOD.replace('">=3.11"', '"three"'), "bad dependency or Python version"),
     "unknown key": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# skip = true\n# ///\n"""'), "unknown key 'skip'"),
+    "a tool that is no table": (GOOD.replace('# ///\n"""', '# [tool]\n# recipe = 3\n# ///\n"""'), "is not a table"),
+    "dependencies as one string": (GOOD.replace('["torch>=2.11", "numpy"]', '"torch"'), "must be a list of strings"),
+    "metrics with a sign for words": (
+        GOOD.replace('# ///\n"""', '# [tool.recipe.metrics]\n# call_ms = "----"\n# ///\n"""'),
+        'must be a table of name = "a few words"',
+    ),
     "metrics without words": (
         GOOD.replace('# ///\n"""', '# [tool.recipe.metrics]\n# call_ms = 3\n# ///\n"""'),
         'must be a table of name = "a few words"',

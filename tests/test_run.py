@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from recipe_runner.jupyter import OUTPUT_CAP_BYTES
+from recipe_runner.room import new_room
 from recipe_runner.run import run
 
 
@@ -198,3 +200,16 @@ def test_a_long_temporary_folder_does_not_break_the_kernels_sockets(tmp_path: Pa
     env = os.environ | {"TMPDIR": str(long), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "passed\n"
+
+
+def test_only_folders_of_dead_runs_are_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, content in {"other": "my own program's lock", "dead": "0" * 32, "unfinished": ""}.items():
+        (tmp_path / f"recipe-run-{name}").mkdir()
+        (tmp_path / f"recipe-run-{name}" / "run.lock").write_text(content)
+    (tmp_path / "recipe-run-pipe").mkdir()
+    os.mkfifo(tmp_path / "recipe-run-pipe" / "run.lock")  # Whoever opens it to read waits.
+    with new_room() as (first, _), new_room() as (second, _):
+        assert first.is_dir() and second.is_dir() and first != second, "a living run's folder stays"
+    left = {file.name for file in tmp_path.iterdir()} - {"recipe-runner.lock"}
+    assert left == {"recipe-run-other", "recipe-run-unfinished", "recipe-run-pipe"}

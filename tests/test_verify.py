@@ -38,6 +38,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site.root / "results").mkdir()
     (site.root / "results" / "published.toml").write_text(FIGURE)
     conftest.two.__wrapped__(site)
+    (site.root / "recipes_source/data").mkdir()
+    (site.root / "recipes_source/data/n.csv").write_text("3,4\n")
     site.write(
         "recipes_source/third.py",
         "import sys\nfor n in range(60):\n    print('line', n)\nprint('bad', file=sys.stderr)",
@@ -46,7 +48,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "print('    indented\\ttab\\n      more')",
         "claims = dict.fromkeys(['1. looks like a list', '- so does this', \"isn't *bold* -- held on: all\"], True)\n"
         "metrics = {'many_count': 3}",
-        front='[tool.recipe.metrics]\nmany_count = "e. g. this, held on the page"',
+        docstring="1. *Third*\n==========\n\nOne sentence, and :download:`its numbers </recipes_source/data/n.csv>`.",
+        front='data = ["data/n.csv"]\n[tool.recipe.metrics]\nmany_count = "e. g. this, held on the page"',
     )
     assert site.build(MACHINE="box").status == 0
     # A local run of another day with the same outputs: a replay shows the published one.
