@@ -178,7 +178,8 @@ class Cluster:
         """Take back a recipe, and end it on its worker, if that is there."""
         self._forget(future)
         with contextlib.suppress(OSError, FutureCancelledError, ClosedClientError):
-            if self.client.status == "running":
+            # To one that is gone the scheduler would try to connect for half a minute.
+            if self.client.status == "running" and on.address in self.workers:
                 self.client.run(worker.stop, request_id, workers=[on.address], on_error="ignore")
 
     def start_worker(self) -> str:
