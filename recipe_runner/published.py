@@ -29,7 +29,7 @@ class Figure:
     what : str
         What was measured: model, sizes, mode.
     machine, version : str
-        As the source names them; "not named" where it does not.
+        As the source names them; where it does not, "unnamed GPU" or the like, and "not named".
     source, address : str
         Title and address of the source.
     date : str
