@@ -6,7 +6,8 @@
 # order = 60
 # tags = ["training", "cold start"]
 # time_limit_s = 600
-# expected_warnings = ["TqdmWarning"] # where a kernel has no ipywidgets
+# # Where a kernel has no ipywidgets; the float32 model of the training loop, on a GPU with torch 2.11.
+# expected_warnings = ["TqdmWarning", "TensorFloat32 tensor cores"]
 #
 # [tool.recipe.metrics]
 # full_cold_start_s = "first forward pass of the larger model, no gradients, whole model compiled, empty caches"
@@ -62,7 +63,7 @@ torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 if device == "cuda":
     # (width, number of blocks) of a small and a large model
-    sizes, dtype, tolerance = [(1024, 12), (2048, 24)], torch.bfloat16, 0.05
+    sizes, dtype, tolerance = [(1024, 12), (2048, 16)], torch.bfloat16, 0.05
 else:
     sizes, dtype, tolerance = [(128, 4), (256, 24)], torch.float32, 1e-4
 batches, sequence, vocabulary = [1, 4], 128, 1000
@@ -488,7 +489,10 @@ def launch(title, *command, **environment):
         done = subprocess.run(
             [sys.executable, *command, "train.py"],
             cwd=folder,
-            env=os.environ | {"ACCELERATE_USE_CPU": "true"} | environment,
+            # Accelerate's barrier would use the second GPU even with use_cpu.
+            env=os.environ
+            | {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+            | environment,
             capture_output=True,
             text=True,
         )

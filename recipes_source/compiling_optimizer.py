@@ -78,9 +78,7 @@ print(f"{parameter_count:,} parameters, {parameter_bytes / 2**20:.0f} MiB")
 #
 # The step goes into a function of its own, and that function is compiled. ``fullgraph=False`` is the default: a step
 # may contain parts that cannot be captured. Every variant below gets a copy of the model, so that none trains on
-# another's results. On CUDA no eager step should come first: TorchDynamo prepares the optimizer's state for the GPU
-# only while that state is still empty. An optimizer that has state already, from a checkpoint for example, needs
-# ``capturable=True``.
+# another's results.
 #
 # The warning below concerns a label that the optimizer leaves for the profiler. The compiled step leaves it out.
 

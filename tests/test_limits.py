@@ -49,7 +49,7 @@ def private_names(text: str) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.keyword) and is_private(node.arg or ""):
             found.add(node.arg)
-        elif isinstance(node, ast.Constant) and re.match(r"\s*import ", str(node.value)):
+        elif isinstance(node, ast.Constant) and re.match(r"\s*(import \w|from \S+ import )", str(node.value)):
             found |= private_names(node.value)  # A script that a recipe writes to a file.
         elif isinstance(node, ast.Constant) and re.fullmatch(r"_[a-z]+(_[a-z]+)+(\.\w+)*", str(node.value)):
             # A name that is looked up, as in a state_dict; what ends in a unit is part of a metric's name.
