@@ -20,7 +20,7 @@
 # recompilations_after_count = "recompilations by these three with a dynamic size and tensors: the sum"
 # recompilation_s = "first forward pass with another batch size, including recompilation"
 # other_size_without_recompilation_s = "first forward pass with another batch size after dynamic=True"
-# ddp_reapply_ms = "two processes (on two GPUs, else on the CPU), forward and backward, compiled over DDP (the default), median"
+# ddp_reapply_ms = "two processes (on two GPUs, else on the CPU), forward and backward, compiled over DDP, median"
 # ddp_no_reapply_ms = "two processes (on two GPUs, else on the CPU), forward and backward, compiled under DDP, median"
 # ddp_graphs_count = "graphs into which DDP's gradient buckets split the model"
 # ///

@@ -151,16 +151,19 @@ def identity(record: Record) -> str:
 
 def changed_units(records: Sequence[Record]) -> list[RecipeError]:
     """One problem for each metric that has another unit in a later run: they cannot stand in one row."""
-    problems, units = [], {}
+    problems, first = [], {}
     for record in records:
+        units: dict[str, set[str]] = {}  # One run may have a time and a size of one thing: `file_s`, `file_bytes`.
         for metric in record.run.metrics:
             stem, unit = split_unit(metric)
-            first_unit, first = units.setdefault(stem, (unit, record))
-            if first_unit != unit and not stem.endswith("_iqr"):
+            units.setdefault(stem, set()).add(unit.lstrip("_"))
+        for stem, now in units.items():
+            before, machine = first.setdefault(stem, (now, record.run.machine.name))
+            if before - now and now - before and not stem.endswith("_iqr"):
                 where = f"results/{record.run.machine.name}/{record.run.name}.ipynb"
                 cause = (
-                    f"metric '{stem}' is in {unit.lstrip('_')}, in the run of {first.run.machine.name} "
-                    f"in {first_unit.lstrip('_')}"
+                    f"metric '{stem}' is in {', '.join(sorted(now))}, in the run of {machine} "
+                    f"in {', '.join(sorted(before))}"
                 )
                 problems.append(RecipeError(where, cause, "Keep the unit, or give the metric another name"))
     return problems

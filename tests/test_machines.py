@@ -130,6 +130,13 @@ def test_replay_follows_the_order_file(two: Site):
     assert panels(two.page("recipes/first"))[0] == ["other", "box"]
 
 
+def test_a_time_and_a_size_of_one_thing_are_two_metrics(two: Site):
+    resave(two.root / "results", lambda run: {"metrics": {**run.metrics, "call_bytes": 7}})
+    built = two.build(MACHINE="box")
+    assert built.status == 0, built.output
+    assert all(row in two.page("results") for row in (">call, ms<", ">call, bytes<"))
+
+
 BAD = {
     "a run of a recipe that is gone": (
         lambda results: shutil.copy(results / "other/first.ipynb", results / "other/gone.ipynb"),
