@@ -267,7 +267,7 @@ whiskers = [x / 2 * steady_ms[way][1] / steady_ms[way][0] for way, x in speedup.
 right.barh(list(speedup), list(speedup.values()), xerr=whiskers, capsize=3)
 right.axvline(1, color="tab:gray")
 right.set_yticks([])
-right.set_xlabel("steady speed-up over eager mode; the whisker is the IQR")
+right.set_xlabel("steady speed-up; the whisker is the IQR")
 for axes in (left, right):
     axes.invert_yaxis()
 figure.suptitle(f"Five requests of different length, {device}")
@@ -281,8 +281,8 @@ plt.show()
 #
 # - **One.** A size of 1 (or 0) always has a graph of its own, because broadcasting treats it differently.
 # - **Equal sizes.** Two sizes that are equal in the first call are taken to be equal always. If the first sequence is
-#   as long as the model is wide, the weights fix the width, and the length becomes fixed too. A marked length has not
-#   this problem.
+#   as long as the model is wide, the weights fix the width, and the length becomes fixed too. ``mark_dynamic`` does not
+#   tie sizes.
 # - **A loop** over a size is written out step by step, so the graph is for that number of steps.
 
 
