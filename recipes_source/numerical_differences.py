@@ -15,19 +15,18 @@
 # compiled_ms = "the function in bfloat16, compiled, median"
 # emulated_ms = "the function in bfloat16, compiled to round as eager mode does, median"
 # speedup_x = "the function in bfloat16: eager time ÷ compiled time"
-# emulated_speedup_x = "the function in bfloat16: eager time ÷ time with eager rounding"
 # ///
 """
 Results that differ from eager mode
 ===================================
 
-Compiled results differ a little from eager ones: this page finds out which are better, why, and when it is a bug.
+Compiled results differ a little from eager ones: measure which are better, find the cause, and test for real errors.
 
 **What you will learn**
 
 - how large the differences are in float32, float16 and bfloat16, and which result is nearer to the truth;
 - how to find the part of the compiler that changes a result, by hand and by search;
-- how to get eager rounding and eager random numbers, and how to write a test that only fails for a real error.
+- how to get eager rounding and eager random numbers, and how to write a test that compares errors.
 
 **What you need:** PyTorch 2.11 or later. The page runs on a GPU if there is one, else on the CPU.
 """
@@ -52,8 +51,9 @@ print(f"torch {torch.__version__} on {device}")
 # How large is the difference?
 # ----------------------------
 #
-# The function is typical of language models: a gate, then a normalisation. We compute it in three types, in eager mode
-# and compiled. The *distance* of two results is the norm of their difference, divided by the norm of the second.
+# The function is typical of language models: an activation (SiLU), multiplied by a weight, then RMS normalisation. We
+# compute it in three types, in eager mode and compiled. The *distance* of two results is the norm of their difference,
+# divided by the norm of the second.
 
 
 def gated_norm(x, weight):
@@ -74,12 +74,12 @@ def distance(result, other):
 
 
 def unequal(result, other):
-    """The share of elements that are not bit by bit the same."""
+    """The share of elements with another value."""
     return (result != other).double().mean().item()
 
 
 def compiled(**options):
-    """The function, compiled anew."""
+    """The function, compiled again after a reset."""
     torch.compiler.reset()
     return torch.compile(gated_norm, **options)
 
@@ -107,8 +107,8 @@ print(
 # Which one is right?
 # -------------------
 #
-# Neither: both round. To know which is nearer to the truth, compute the same function in float64, from the same rounded
-# inputs, and measure the distance of each from that *reference*: its error.
+# Neither is exact: both round their results. To know which is nearer to the truth, compute the same function in
+# float64, from the same rounded inputs, and measure the distance of each from that *reference*: its error.
 
 
 def reference(dtype):
@@ -134,33 +134,53 @@ print(
 )
 
 figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
-for offset, way in [(-0.2, "eager"), (0.2, "compiled")]:
-    heights = [errors[dtype][way] for dtype in types]
-    axes.barh([n + offset for n in range(len(types))], heights, 0.4, label=way)
+for offset, way in [(-0.1, "eager"), (0.1, "compiled")]:
+    positions = [n + offset for n in range(len(types))]
+    axes.plot([errors[dtype][way] for dtype in types], positions, "o", label=way)
 axes.set_yticks(range(len(types)), [str(dtype) for dtype in types])
 axes.set_xscale("log")
 axes.invert_yaxis()
-axes.set_xlabel("error: relative distance to float64, logarithmic; shorter is better")
+axes.set_xlabel("error: relative distance to float64, logarithmic; left is better")
 axes.set_title(f"Error of eager and compiled results, {device}")
 axes.legend()
 plt.show()
 
 # %%
-# A last column above 1 says that compiled code is more accurate than eager mode. In eager mode every operation writes
-# its result to memory, rounded to 16 bits. Compiled code *fuses* operations: intermediate values stay in registers, in
-# float32, and only the end is rounded. So a difference from eager mode is no error, and a larger one may be better.
+# A value above 1 in the last column means that compiled code is more accurate *for this function*. In 16 bits, eager
+# mode rounds the result of every operation. Compiled code *fuses* operations: it computes several in one *kernel*, a
+# function in machine code. Inside a kernel, values stay in float32; only what it writes to memory is rounded. In
+# float32 there is no such rounding to save. There, results differ because compiled code adds in another order, and
+# computes functions such as ``exp`` in another way. So a difference alone does not prove an error.
+#
+# The difference can be total. A float16 value above 65504 becomes infinite. In eager mode that also happens to the
+# square inside the normalisation, which nobody sees in the output.
+
+large = [value * 16 for value in inputs(torch.float16)]
+truth = gated_norm(*(value.double() for value in large))
+large_errors = {
+    "eager": distance(gated_norm(*large), truth),
+    "compiled": distance(compiled()(*large), truth),
+}
+for way, error in large_errors.items():
+    print(f"float16, inputs 16 times as large, {way}: error {error:.1e}")
+
+# %%
+# An error of 1 is that of a result of zeros. The reverse is a trap too: a model that was only ever run compiled may
+# overflow in eager mode.
 #
 # Which part of the compiler changes the result?
 # ----------------------------------------------
 #
-# A compilation has stages, and there is a backend for each prefix of them:
+# A compilation has stages. Each backend below runs the stages up to one point, and eager mode runs the rest:
 #
-# - ``"eager"``: TorchDynamo captures the graph, eager mode runs it;
-# - ``"aot_eager"``: AOTAutograd also prepares the backward pass and removes in-place operations;
-# - ``"aot_eager_decomp_partition"``: composed operations are also replaced by simpler ones;
-# - ``"inductor"``, the default, also fuses and generates code.
+# - ``"eager"``: TorchDynamo captures the graph;
+# - ``"aot_eager"``: AOTAutograd also rewrites in-place operations, and in training captures the backward pass;
+# - ``"aot_eager_decomp_partition"``: larger operators are also replaced by simpler ones, and in training the graph is
+#   split into forward and backward;
+# - ``"inductor"``, the default, also fuses operations and generates code.
 #
-# The first that changes the result is the part to look at.
+# The first backend whose result differs shows the stage to look at. This page has no backward pass: in training,
+# compare the gradients in the same way.
 
 stages = ["eager", "aot_eager", "aot_eager_decomp_partition", "inductor"]
 dtype = torch.bfloat16
@@ -185,9 +205,9 @@ assert torch.equal(by_stage["aot_eager"], eager_results[dtype]), (
 )
 
 # %%
-# ``CompilerBisector`` does the same search, and goes on inside a stage: it changes settings and switches passes off,
-# one after the other, until the result is good. You give it a function that says what good is. Here, good means near to
-# the eager result, so that it has something to find. The *subsystem* is what had to change; it may find none.
+# ``CompilerBisector`` searches by itself. It tries the backends in turn, then each setting and pass of the first bad
+# one, and calls your function each time. The function returns whether the result is good. It must reset the compiler
+# and use the same inputs each time. Here, "good" means near to eager mode, so that there is something to find.
 
 log = io.StringIO()
 
@@ -199,15 +219,20 @@ def near_to_eager():
 
 with contextlib.redirect_stdout(log):
     found = CompilerBisector.do_bisect(near_to_eager)
+print("\n".join(log.getvalue().splitlines()[-5:]), "\n")
 print(found)
 
 # %%
+# In the result, *subsystem* is the setting or pass whose change made the result good, or ``None``. *bisect_number* and
+# *debug_info* say which use of it. What changes a result need not be a bug.
+#
 # Round as eager mode does
 # ------------------------
 #
-# The option ``emulate_precision_casts`` keeps the fused code and puts the rounding back. It makes a result comparable,
-# not better. It does not reach every fused operation: look at the first column, and at the line for a softmax behind
-# the function.
+# The option ``emulate_precision_casts`` keeps fused code and rounds where eager mode rounds. The result is comparable
+# with eager mode, not more accurate. Older versions do nothing of that on a CPU. Read "unequal to eager" for this
+# function, then the line for a softmax after it: the option can miss a rounding when more operations are fused. Read
+# the times too: rounding has a cost.
 
 emulation = {"emulate_precision_casts": True}
 emulated = compiled(options=emulation)
@@ -266,8 +291,9 @@ print(f"\nwith a softmax, eager rounding: {softmax_unequal:.1%} unequal to eager
 # Random numbers
 # --------------
 #
-# Compiled code draws random numbers in another way. With the same seed, dropout leaves out other elements than in eager
-# mode: both are equally random. The option ``fallback_random`` draws them as eager mode does, and costs some fusion.
+# Compiled code uses another random number generator. With the same seed, dropout sets other elements to zero than in
+# eager mode. Both are valid, but it looks like an error. To compare a model that has dropout, call ``model.eval()``, or
+# use the option ``fallback_random``: it runs the random operations of eager mode, without fusion.
 
 
 def dropped(call):
@@ -296,23 +322,36 @@ assert torch.equal(masks["fallback_random"], eager_mask), (
 )
 
 # %%
-# A test that fails only for a real error
-# ---------------------------------------
+# A test that compares errors, not results
+# ----------------------------------------
 #
-# ``assert_close(compiled, eager)`` takes eager mode for the truth. In 16 bits it fails for good code, or needs a
-# tolerance that hides bad code. Compare errors instead: compiled code may be a little worse than eager mode against the
-# float64 reference, not much. To see that the test can fail, we also give it a backend with a bug: it replaces the gate
-# by a similar function.
+# ``assert_close(compiled, eager)`` takes eager mode for the truth. It is a good first test where it passes. It can fail
+# for good code, and a larger tolerance can hide bad code. So compare errors: against the float64 reference, compiled
+# code may be a few times as far off as eager mode. The norm over all elements does not see a single wrong one, so the
+# largest error counts as well. ``limit`` is for the case that eager mode itself is wrong.
 
 
-def assert_as_accurate_as_eager(result, eager, reference, factor=2.0, floor=1e-6):
-    """`result` may be `factor` times as far from `reference` as `eager` is."""
-    allowed = factor * distance(eager, reference) + floor
-    error = distance(result, reference)
-    assert error <= allowed, f"error {error:.1e}, allowed {allowed:.1e}"
+def worst(result, other):
+    """Largest difference, relative to the root mean square of `other`."""
+    other = other.double()
+    root_mean_square = other.square().mean().sqrt()
+    return ((result.double() - other).abs().max() / root_mean_square).item()
+
+
+def assert_as_accurate_as_eager(
+    result, eager, reference, factor=3, floor=1e-6, limit=0.5
+):
+    """`result` may be `factor` times as far from `reference` as `eager`, within `limit`."""
+    for measure in (distance, worst):
+        allowed = min(limit, factor * measure(eager, reference) + floor)
+        error = measure(result, reference)
+        assert error <= allowed, (
+            f"{measure.__name__} {error:.1e}, allowed {allowed:.1e}"
+        )
 
 
 def with_a_bug(gm, example_inputs):
+    """A backend that computes another activation."""
     for node in gm.graph.nodes:
         if node.target is F.silu:
             node.target = F.gelu
@@ -320,15 +359,32 @@ def with_a_bug(gm, example_inputs):
     return gm.forward
 
 
-for dtype, result in compiled_results.items():
-    assert_as_accurate_as_eager(result, eager_results[dtype], reference(dtype))
-    wrong = compiled(backend=with_a_bug)(*inputs(dtype))
+def verdict(test, *results, **tolerances):
+    """Whether a test passes."""
     try:
-        assert_as_accurate_as_eager(wrong, eager_results[dtype], reference(dtype))
-    except AssertionError as error:
-        print(f"{dtype}: the bug is found: {error}")
-    else:
-        raise RuntimeError("the test does not see the bug")
+        test(*results, **tolerances)
+    except AssertionError:
+        return "fails"
+    return "passes"
+
+
+verdicts = []
+for dtype, good in compiled_results.items():
+    eager, truth = eager_results[dtype], reference(dtype)
+    one_wrong = good.clone()
+    one_wrong.view(-1)[good.abs().argmax()] = 0
+    for name, result in [
+        ("compiled", good),
+        ("compiled, backend with a bug", compiled(backend=with_a_bug)(*inputs(dtype))),
+        ("compiled, one element wrong", one_wrong),
+    ]:
+        by_errors = verdict(assert_as_accurate_as_eager, result, eager, truth)
+        by_result = verdict(torch.testing.assert_close, result, eager)
+        verdicts.append([dtype, name, by_result, by_errors])
+print(tabulate(verdicts, headers=["type", "result", "assert_close", "compares errors"]))
+assert [row[3] for row in verdicts] == ["passes", "fails", "fails"] * len(types), (
+    "the test passes for good code and fails for both errors"
+)
 
 # %%
 # What this run showed
@@ -343,7 +399,6 @@ metrics = {
     "float16_accuracy_x": accuracy[torch.float16],
     "bfloat16_accuracy_x": accuracy[torch.bfloat16],
     "speedup_x": eager_ms[0] / compiled_ms[0],
-    "emulated_speedup_x": eager_ms[0] / emulated_ms[0],
 }
 for name, (median, iqr) in [
     ("eager", eager_ms),
@@ -365,6 +420,9 @@ claims = {
     "with emulate_precision_casts, every element is that of eager mode": torch.equal(
         emulated_result, eager_results[torch.bfloat16]
     ),
+    "with large inputs in float16, eager mode overflows and compiled code does not": (
+        large_errors["eager"] > 0.5 and large_errors["compiled"] < 0.01
+    ),
     "emulate_precision_casts makes compiled code slower": emulated_ms[0]
     > compiled_ms[0],
 }
@@ -374,7 +432,7 @@ for sentence, held in claims.items():
     print(f"{'held here' if held else 'did not hold here'}: {sentence}")
 
 # %%
-# **When not to do this.** Do not ask for bit by bit equal results: another batch size, another GPU or another version
-# changes them too, also in eager mode. Do not leave ``emulate_precision_casts`` on in production because a test
-# compares with eager mode: mend the test. If the error of compiled code is many times that of eager mode, you have
-# found a bug: `report it <https://github.com/pytorch/pytorch/issues>`_, with what the search above printed.
+# **When not to do this.** By default, do not expect results that are equal bit by bit: another batch size, GPU or
+# version can change them, also in eager mode. Do not leave ``emulate_precision_casts`` on in production because a test
+# compares with eager mode: correct the test. If compiled code fails a test like the one above, you have found a bug:
+# `report it <https://github.com/pytorch/pytorch/issues>`_, with what the search printed.
