@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 60
 # tags = ["training", "cold start"]
+# see_also = ["regional_compilation", "fabric_compile"]
 # time_limit_s = 600
 # # Where a kernel has no ipywidgets; the float32 model of the training loop, on a GPU with torch 2.11.
 # expected_warnings = ["TqdmWarning", "TensorFloat32 tensor cores"]

@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 50
 # tags = ["training", "graph breaks", "recompilation", "modes", "distributed"]
+# see_also = ["changing_sizes", "compiling_optimizer", "accelerate_compile"]
 # time_limit_s = 600
 # # The recompile limit speaks up; max-autotune warns under torch 2.11.
 # expected_warnings = ["torch/_dynamo/convert_frame.py", "TypedStorage is deprecated"]

@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 10
 # tags = ["basics", "training", "inference"]
+# see_also = ["custom_backend_inspection", "numerical_differences"]
 # time_limit_s = 600
 # expected_warnings = ["Profiler record function"]
 #

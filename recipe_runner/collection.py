@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recipe_runner.machine import Machine
-from recipe_runner.recipe import Recipe, RecipeError
+from recipe_runner.recipe import Recipe, RecipeError, find
 from recipe_runner.record import Record, Runs, code_hash
 from recipe_runner.run import PASSED, UNITS
 
@@ -83,6 +83,7 @@ class Collection:
         for folder, names in ((own, self.machines), (published, others)):
             self._find_orphans(folder, names)
         self._find_machines_of_one_name()
+        self.problems += dead_ends(recipes)
         for shown in self.shown.values():
             self.problems += changed_units([*shown.passed, *shown.older])
 
@@ -147,6 +148,18 @@ def identity(record: Record) -> str:
     """What two runs of one machine have in common: its processor or accelerator, and its cores."""
     machine = record.run.machine
     return f"{machine.label} ({machine.cores} cores, {machine.system})"
+
+
+def dead_ends(recipes: Sequence[Recipe]) -> list[RecipeError]:
+    """One problem for each related page that no file stands for; one that cannot be read has its own problem."""
+    problems = []
+    for recipe in recipes:
+        names = {file.stem for file in find(recipe.root)} - {recipe.name}
+        for name in recipe.front_matter.see_also:
+            if name not in names:
+                cause = f"see_also names '{name}', which is no other recipe"
+                problems.append(RecipeError(recipe.path, cause, f"Others: {', '.join(sorted(names))}"))
+    return problems
 
 
 def changed_units(records: Sequence[Record]) -> list[RecipeError]:

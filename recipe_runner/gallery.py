@@ -64,6 +64,12 @@ class Pages:
         """What stands below a page's first sentence."""
         return render.status_rst(shown, self.addresses.links(shown.recipe))
 
+    def tail(self, shown: Shown) -> str:
+        """What stands below a page's own text: its results, and where to read on."""
+        names = shown.recipe.front_matter.see_also
+        related = [self.shown[name].recipe for name in names if name in self.shown]
+        return f"{results.slice_rst(shown, self.figures)}\n{render.related_rst(related)}"
+
     @staticmethod
     def fingerprint(shown: Shown) -> str:
         """Changes when a page's outputs must be written anew."""
@@ -147,7 +153,7 @@ class Pages:
         _ORIGINALS["save_notebook"](work_notebook, write_file)
 
     def add_results(self, app: Sphinx, docname: str, content: list[str]) -> None:
-        """Put the facts of the runs below a page's first sentence, its results at its end, and cards in a gallery."""
+        """Put the facts of the runs below a page's first sentence, its tail at its end, and cards in a gallery."""
         folder, _, name = docname.rpartition("/")
         if folder not in GALLERIES.values():
             return
@@ -159,15 +165,13 @@ class Pages:
         text = self.head(shown) + content[0]
         text = _TITLE_AND_SENTENCE.sub(lambda match: f"{match.group(1)}\n{status}\n", text, count=1)
         page, footer, downloads = text.rpartition(_FOOTER)
-        content[0] = f"{page}\n{results.slice_rst(shown, self.figures)}\n{footer}{downloads}" if footer else text
+        content[0] = f"{page}\n{self.tail(shown)}\n{footer}{downloads}" if footer else text
 
     def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
         """Pages that Sphinx must read again because what `add_results` adds has changed; it looks at files only."""
         before = getattr(env, "recipe_additions", {})
         # Kept with Sphinx's own books, so that a build that fails leaves it as it was.
-        env.recipe_additions = {
-            s.recipe.page: self.head(s) + self.status(s) + results.slice_rst(s, self.figures) for s in self.all
-        }
+        env.recipe_additions = {s.recipe.page: self.head(s) + self.status(s) + self.tail(s) for s in self.all}
         env.recipe_additions |= {f"{folder}/index": cards_rst(self.in_gallery(folder)) for folder in GALLERIES.values()}
         return [
             page for page, text in env.recipe_additions.items() if page in env.found_docs and before.get(page) != text

@@ -34,6 +34,7 @@ _KEYS = {
     "order": _WHOLE,
     "data": _LIST,
     "tags": _LIST,
+    "see_also": _LIST,
     "expected_warnings": _LIST,
     "metrics": _TABLE,
 }
@@ -67,6 +68,8 @@ class FrontMatter:
         Position on the learning path, over all galleries, smallest first.
     tags : tuple of str
         Topics, by which a reader filters the cards.
+    see_also : tuple of str
+        Names of other recipes, to which the end of the page leads.
     expected_warnings : tuple of str
         Parts of warnings that the recipe shows on purpose.
     metrics : dict of str to str
@@ -79,6 +82,7 @@ class FrontMatter:
     data: tuple[str, ...] = ()
     order: int = 100
     tags: tuple[str, ...] = ()
+    see_also: tuple[str, ...] = ()
     expected_warnings: tuple[str, ...] = ()
     metrics: Mapping[str, str] = field(default_factory=dict, hash=False)
 

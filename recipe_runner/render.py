@@ -11,6 +11,7 @@ from textwrap import indent
 from typing import Any
 
 from recipe_runner.collection import Shown, labels
+from recipe_runner.recipe import Recipe
 from recipe_runner.record import Record
 from recipe_runner.run import PASSED
 
@@ -131,6 +132,14 @@ def status_rst(shown: Shown, links: Sequence[tuple[str, str]] = ()) -> str:
     lines += [" · ".join(f"`{text} <{address}>`__" for text, address in links)] if links else []
     block = ".. rst-class:: recipe-facts\n\n" + "\n".join(f"| {line}" for line in lines) + "\n"
     return "\n".join([*parts, block])
+
+
+def related_rst(recipes: Sequence[Recipe]) -> str:
+    """Where a reader goes on: a link to each page, and the sentence that says what it gives; nothing without pages."""
+    if not recipes:
+        return ""
+    items = "\n".join(f"- :doc:`/{recipe.page}`: {recipe.result}" for recipe in recipes)
+    return f"Related pages\n-------------\n\n{items}\n"
 
 
 def description_rst(result: str) -> str:

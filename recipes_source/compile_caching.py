@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 35
 # tags = ["cold start", "inference"]
+# see_also = ["regional_compilation", "changing_sizes"]
 # time_limit_s = 600
 # # On a GPU, torch 2.11 recommends TF32. Start-up is the subject here.
 # expected_warnings = ["TensorFloat32 tensor cores"]

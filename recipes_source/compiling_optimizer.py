@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 40
 # tags = ["optimizer", "recompilation"]
+# see_also = ["fabric_compile"]
 # time_limit_s = 600
 # expected_warnings = ["Profiler record function"]
 #

@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 20
 # tags = ["graph breaks", "backends"]
+# see_also = ["changing_sizes", "torchscript_fx_comparison"]
 # time_limit_s = 300
 #
 # [tool.recipe.metrics]

@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 27
 # tags = ["correctness"]
+# see_also = ["custom_backend_inspection"]
 # time_limit_s = 600
 #
 # [tool.recipe.metrics]

@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 30
 # tags = ["cold start"]
+# see_also = ["compile_caching", "accelerate_compile"]
 # time_limit_s = 600
 # # On a GPU, torch 2.11 recommends TF32. The layers are too small to gain by it.
 # expected_warnings = ["TensorFloat32 tensor cores"]

@@ -5,6 +5,7 @@
 # [tool.recipe]
 # order = 70
 # tags = ["graph breaks", "migration"]
+# see_also = ["custom_backend_inspection", "compile_caching"]
 # time_limit_s = 300
 # expected_warnings = [
 #   "`torch.jit.trace` is deprecated", "`torch.jit.script` is deprecated", "TracerWarning: ",

@@ -178,6 +178,30 @@ def test_a_removed_recipe_loses_its_page(site: Site):
     assert "second" not in site.page("intermediate/index")
 
 
+def test_related_pages_end_a_page_and_follow_their_titles(site: Site):
+    site.write("recipes_source/first.py", "print('first says', 6 * 7)", front='see_also = ["second"]')
+    assert site.build().status == 0
+    related = site.page("recipes/first").partition("Related pages")[2]
+    link = r'href="\.\./intermediate/second\.html"[^>]*>.*?Second.*?</a>: One sentence about Second\.'
+    assert re.search(link, related, re.DOTALL)
+    assert "Related pages" not in site.page("intermediate/second")
+    file = site.root / "intermediate_source/second.py"
+    file.write_text(file.read_text().replace("One sentence about", "Another sentence about"))
+    assert site.build().ran == []
+    assert ": Another sentence about Second." in site.page("recipes/first")
+    assert site.command("verify").status == 0
+
+
+def test_a_related_page_that_is_gone_is_named_and_costs_no_page(site: Site):
+    site.write("recipes_source/first.py", "print('first says', 6 * 7)", front='see_also = ["second", "gone"]')
+    built = site.build()
+    assert built.status == 1
+    assert built.errors == [
+        "error: recipes_source/first.py: see_also names 'gone', which is no other recipe. Others: second"
+    ]
+    assert "first says 42" in (page := site.page("recipes/first")) and "intermediate/second.html" in page
+
+
 def test_replay_shows_recorded_runs_and_runs_nothing(site: Site):
     site.build(MACHINE="box")
     shutil.copytree(site.root / "_build/runs", site.root / "results")
