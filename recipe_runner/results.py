@@ -114,8 +114,8 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
         ":download:`All results as JSON <results.json>` · :download:`as CSV <results.csv>`\n",
         _heading("Speed-ups", "-"),
         "Time of the baseline divided by the time of the variant: above 1 the variant is faster, below 1 slower. The "
-        "baseline is eager mode; for starts it is full compilation with empty caches. Machines differ in size, and so "
-        "do the models that the recipes use there: compare along a row with care.\n",
+        "baseline is eager mode; for starts it is full compilation with an empty cache folder. Machines differ in "
+        "size, and so do the models that the recipes use there: compare along a row with care.\n",
         _table(_rows_of(all_shown, "speedup_x", explained=True)),
         f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n"
         "   :class: recipe-figure recipe-wide\n",

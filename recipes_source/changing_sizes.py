@@ -11,12 +11,12 @@
 # expected_warnings = ["TensorFloat32 tensor cores", "torch/_dynamo/convert_frame.py"]
 #
 # [tool.recipe.metrics]
-# default_first_round_s = "five requests of different length, with two compilations"
+# default_first_round_s = "five requests of different length, without options, with two compilations"
 # dynamic_first_round_s = "the same, compiled with dynamic=True"
 # mark_dynamic_first_round_s = "the same, the length marked as dynamic"
 # static_first_round_s = "the same, one graph a length"
 # padded_first_round_s = "the same, padded to two lengths, one graph each"
-# default_graphs_count = "graphs, as it is"
+# default_graphs_count = "graphs, without options"
 # dynamic_graphs_count = "graphs, dynamic=True"
 # mark_dynamic_graphs_count = "graphs, the length marked as dynamic"
 # static_graphs_count = "graphs, dynamic=False"
@@ -24,10 +24,10 @@
 # eager_ms = "five requests in eager mode, in turns with the next row, median"
 # mark_dynamic_ms = "five requests, the length marked as dynamic, median"
 # speedup_x = "five requests: eager time ÷ time with the length marked as dynamic"
-# eager_over_default_x = "five requests: eager time, in turns ÷ time as it is"
-# eager_over_dynamic_x = "five requests: eager time, in turns ÷ time with dynamic=True"
-# eager_over_static_x = "five requests: eager time, in turns ÷ time with one graph a length"
-# eager_over_padded_x = "five requests: eager time, in turns ÷ time when padded to two lengths"
+# eager_over_default_x = "five requests: eager time ÷ time without options, measured in turns"
+# eager_over_dynamic_x = "five requests: eager time ÷ time with dynamic=True, measured in turns"
+# eager_over_static_x = "five requests: eager time ÷ time with one graph a length, measured in turns"
+# eager_over_padded_x = "five requests: eager time ÷ time when padded to two lengths, measured in turns"
 # ///
 """
 Inputs that change their size
@@ -39,7 +39,7 @@ A new input size can compile the model again: this page shows when, and times fi
 
 - which call recompiles, and how PyTorch says why;
 - what a graph for all sizes costs, beside one graph a size and beside padding;
-- which sizes compile again all the same, and how to keep a server from compiling while it serves.
+- which sizes still compile again, and how to keep a server from compiling while it serves.
 
 **What you need:** PyTorch 2.11 or later. The page runs on a GPU if there is one, else on the CPU.
 """
@@ -66,7 +66,8 @@ print(f"torch {torch.__version__} on {device}")
 # --------------------------
 #
 # Two causal transformer blocks answer requests of different length, as a language model does. *Causal* means that a
-# token sees only what stands before it. What we add at the end cannot change the answers before it: we will use that.
+# token sees only itself and what stands before it. What we add at the end cannot change the answers before it: we will
+# use that.
 
 
 class Block(torch.nn.Module):
@@ -181,7 +182,7 @@ torch._logging.set_logs(recompiles=False)
 # Five ways, timed
 # ----------------
 #
-# - **As it is**: the table above.
+# - **As it is**: ``torch.compile`` without options, as in the table above, compiled anew.
 # - **dynamic=True**: every size of the input starts as a variable. Where the code needs one value, it is fixed again:
 #   here the width, which must fit the weights. One graph.
 # - **mark_dynamic**: you name the dimension that changes. One graph; the other sizes stay fixed until one changes.
@@ -273,8 +274,9 @@ print(
 assert list(graph_count.values()) == [2, 1, 1, len(lengths), 2]
 
 # %%
-# Compare the last column: it is free of the drift that you see in the times of eager mode. Below 1 is slower than eager
-# mode. The interquartile range (IQR) is the spread: half of the rounds lie within it. The same as a picture:
+# Compare the last column: the drift that you see in the times of eager mode has little effect on it. Below 1 is slower
+# than eager mode. The interquartile range (IQR) is the spread of "this": half of its measurements lie within it. Where
+# two ways differ by less than the IQR, do not call one of them faster. The same as a picture:
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 left.barh(list(first_round_s), list(first_round_s.values()))
@@ -290,15 +292,16 @@ figure.suptitle(f"Five requests of different length, {device}")
 plt.show()
 
 # %%
-# Sizes that compile again all the same
-# -------------------------------------
+# Sizes that still compile again
+# ------------------------------
 #
-# A dynamic size is not any size. Three cases, counted with the backend ``"eager"`` and ``dynamic=True``:
+# A dynamic size is not any size. The first row is the normal case: one graph. Then come three exceptions. All rows use
+# the backend ``"eager"`` and ``dynamic=True``, except the row with ``mark_dynamic``, which leaves ``dynamic`` unset.
 #
-# - **One.** A size of 1 (or 0) always has a graph of its own, because broadcasting treats it differently.
+# - **One.** A size of 1 (or 0) has a graph of its own, because broadcasting treats it differently.
 # - **Equal sizes.** Two sizes that are equal in the first call are taken to be equal always. If the first sequence is
-#   as long as the model is wide, the weights fix the width, and the length becomes fixed too. ``mark_dynamic`` does not
-#   tie sizes.
+#   as long as the model is wide, the weights fix the width, so the first graph fixes the length too. The next length
+#   compiles a second graph, which serves the others. ``mark_dynamic`` does not take the two sizes to be equal.
 # - **A loop** over a size is written out step by step, so the graph is for that number of steps.
 
 
@@ -401,6 +404,8 @@ assert warmed_up == graphs() == 2, "nothing is compiled while serving"
 #
 # ``metrics`` are what this site records of a run. ``claims`` are sentences that another machine may refute, each with
 # whether it was true here.
+# "Shortest" and "fastest" name the best value, even where the difference is smaller than the spread. So a claim about
+# two times can also be true by chance: look at the IQR.
 
 names = {
     "as it is": "default",
@@ -442,9 +447,9 @@ for sentence, held in claims.items():
     print(f"{'held here' if held else 'did not hold here'}: {sentence}")
 
 # %%
-# **When not to do this.** If all inputs have one size, leave ``dynamic`` alone: PyTorch fixes all sizes by itself. If
-# only the last batch of an epoch differs, drop it. If every request has a length of its own, and the steady round of
-# "mark_dynamic" is not faster than eager mode by more than the IQR, do not compile.
+# **When not to do this.** If all inputs have one size, do not set ``dynamic``: PyTorch fixes all sizes by itself. If,
+# in training, only the last batch of an epoch differs, drop that batch. If every request has a length of its own, and
+# the steady round of "mark_dynamic" is not faster than eager mode by more than the IQR, do not compile.
 #
 # More: `dynamic shapes
 # <https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/torch.compiler_dynamic_shapes.html>`_ in PyTorch's

@@ -217,7 +217,7 @@ def report(call):
     timer = benchmark.Timer(
         "call(x)", globals={"call": call, "x": x}, num_threads=torch.get_num_threads()
     )
-    steady = timer.blocked_autorange(min_run_time=0.3)
+    steady = timer.blocked_autorange(min_run_time=1)
     found = torch._dynamo.utils.counters["inductor"]
     write(
         first_s=first_s,
@@ -278,7 +278,8 @@ print(f"eager: first output after {eager['first_s']:.2f} s")
 # On the same machine: the cache folder
 # -------------------------------------
 #
-# The first process finds nothing and compiles. The next one finds the folder filled.
+# The first process finds nothing and compiles. The next ones find the folder filled. *Libraries built* counts the
+# shared libraries (``.so`` files) that a start built. On the CPU, one graph can need several of them.
 #
 # One cost is not in these times: on the CPU, the first compilation on a machine builds a precompiled C++ header, which
 # lies outside this folder. The section above did that.
@@ -324,12 +325,13 @@ assert all(map(found_all, following["torch.compile"])), "the next ones find it o
 # To another machine: copy the folder
 # -----------------------------------
 #
-# Here, "another machine" is an empty folder. So we see what is carried, and do not see whether the other machine fits.
-# Carry compiled code between machines of one kind only: the same version of PyTorch, the same GPU, the same CPU. The
-# key names the first two. It does not name the kind of CPU, so do not rely on it to keep two kinds apart.
+# Here, "another machine" is another folder on this machine. So we see what is carried, and do not see whether the other
+# machine fits. Carry compiled code between machines of one kind only: the same version of PyTorch, the same GPU, the
+# same CPU. The key names the first two. It does not name the kind of CPU: code for one kind may be found and used on
+# another.
 #
-# All three ways carry code that runs: take it only from where you trust. The first is to copy the cache folder, for
-# example into a container image.
+# All three ways carry code that is executed: load it only from a source that you trust. The first is to copy the cache
+# folder, for example into a container image.
 
 shutil.copytree(here / "cache", here / "copy")
 first["folder copied"] = run(compile_program, "copy")
@@ -340,7 +342,7 @@ assert found_all(first["folder copied"]), "what is in a copied folder is found"
 # To another machine: save artifacts
 # ----------------------------------
 #
-# The second program above called `torch.compiler.save_cache_artifacts
+# The second process above called `torch.compiler.save_cache_artifacts
 # <https://docs.pytorch.org/docs/stable/generated/torch.compiler.save_cache_artifacts.html>`_. It returns what the
 # process compiled or found, as bytes, to be kept in a file or a database. ``load_cache_artifacts`` writes them into the
 # cache folder of another process.
@@ -360,8 +362,9 @@ assert found_all(first["artifacts loaded"]), "what loaded artifacts hold is foun
 
 # %%
 # A hit does not mean that nothing is compiled. For the CPU, artifacts hold the generated C++ source, not the libraries
-# built from it. Where this process built libraries, a C++ compiler ran again. For a GPU they hold the machine code of
-# Triton's kernels.
+# built from it. Where this process built libraries, a C++ compiler ran again. That can take most of the time: compare
+# this start with the one from an empty folder. If they are about equal, copy the folder instead. For a GPU, artifacts
+# hold the machine code of Triton's kernels.
 #
 # To another machine: export a package
 # ------------------------------------
@@ -369,8 +372,8 @@ assert found_all(first["artifacts loaded"]), "what loaded artifacts hold is foun
 # ``torch.export`` captures the model as one graph. It must be one: no place where PyTorch would go back to Python (a
 # *graph break*). *AOTInductor* is the same compiler, run ahead of time: it compiles the graph into a file, weights
 # included. The process that loads the file needs neither the model's Python code nor TorchDynamo. The package is for
-# inference, here for one input shape. The two functions are documented, but the name of their module begins with an
-# underscore, so they may change.
+# inference, here for one input shape. ``aoti_compile_and_package`` and ``aoti_load_package`` are documented, but the
+# name of their module begins with an underscore, so they may change.
 
 build_program = """
 from shared import *
@@ -409,16 +412,17 @@ else:
         show("filled folder", reported)
 
 # %%
-# A package is no entry in the cache, so it has neither hits nor misses. In an empty folder, its start builds a few tiny
-# libraries all the same. When PyTorch loads a package, it compares this machine with the one that built it, and for
-# that it tries which vector instructions the C++ compiler knows. The reading of the weights is in these times; the
+# A package is no entry in the cache, so it has neither hits nor misses. But where the line "empty folder" counts
+# libraries, a compiler ran. When PyTorch loads a package, it compares this machine with the one that built it. For
+# that, it builds tiny libraries that try which vector instructions the C++ compiler knows. Compare the two kinds of
+# lines to see what this costs; a cache folder that is kept avoids it. The reading of the weights is in these times. The
 # other programs had them before the clock started.
 #
 # Where there is no compiler
 # --------------------------
 #
-# Small container images have no C++ compiler. We start each way once more with a fresh folder, and hide all programs
-# from it.
+# Small container images have no C++ compiler. We start the three ways to carry code once more, each with a fresh
+# folder, and hide all programs from the process. In the table, an empty field means "not measured".
 
 shutil.copytree(here / "cache", here / "copy-alone")
 without = {
@@ -459,9 +463,10 @@ folder.cleanup()
 # - **Without a compiler.** On the CPU, ``torch.compile`` asks for a C++ compiler even where it then builds nothing. So
 #   an image that relies on the cache folder or on artifacts needs one. A name in this column is the error that the
 #   process reported.
-# - **Later calls** are the steady state. The interquartile range (IQR) is the spread: half of the calls lie within it.
-#   The rows were measured minutes apart, so a difference may also be another program's work.
-# - **What may get lost.** Without the cache folder, the next process compiles again. A package is the program itself.
+# - **Later calls** are the steady state. The interquartile range (IQR) is the spread: half of the measurements lie
+#   within it. The rows were not measured at the same time, so a difference may also be another program's work.
+# - **What may get lost.** Without the cache folder, ``torch.compile`` compiles again in the next process. A package
+#   holds the compiled model itself. Without the folder, it only repeats the test of the vector instructions.
 #
 # The same as a picture:
 

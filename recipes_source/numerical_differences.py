@@ -153,8 +153,9 @@ plt.show()
 # float32 there is no such rounding to save. There, results differ because compiled code adds in another order, and
 # computes functions such as ``exp`` in another way. So a difference alone does not prove an error.
 #
-# The difference can be total. A float16 value above 65504 becomes infinite. In eager mode that also happens to the
-# square inside the normalisation, which nobody sees in the output.
+# The difference can be total. A float16 value above 65504 becomes infinite. In eager mode, this can happen to the
+# square inside the normalisation. Division by infinity gives zeros. So the output holds no infinite value and no NaN
+# that would show the problem.
 
 large = [value * 16 for value in inputs(torch.float16)]
 truth = gated_norm(*(value.double() for value in large))
@@ -166,8 +167,7 @@ for way, error in large_errors.items():
     print(f"float16, inputs 16 times as large, {way}: error {error:.1e}")
 
 # %%
-# An error of 1 is that of a result of zeros. The reverse is a trap too: a model that was only ever run compiled may
-# overflow in eager mode.
+# An error of 1 is that of a result of zeros. So a model that was only ever run compiled may overflow in eager mode.
 #
 # Which part of the compiler changes the result?
 # ----------------------------------------------
@@ -206,9 +206,10 @@ assert torch.equal(by_stage["aot_eager"], eager_results[dtype]), (
 )
 
 # %%
-# ``CompilerBisector`` searches by itself. It tries the backends in turn, then each setting and pass of the first bad
-# one, and calls your function each time. The function returns whether the result is good. It must reset the compiler
-# and use the same inputs each time. Here, "good" means near to eager mode, so that there is something to find.
+# ``CompilerBisector`` searches by itself. It tries the backends in turn, then the settings and passes of the first bad
+# one, until a change makes the result good. It calls your function each time. The function returns whether the result
+# is good. It must reset the compiler and use the same inputs each time. Here, "good" means near to eager mode, so that
+# there is something to find.
 
 log = io.StringIO()
 
@@ -224,16 +225,18 @@ print("\n".join(log.getvalue().splitlines()[-5:]), "\n")
 print(found)
 
 # %%
-# In the result, *subsystem* is the setting or pass whose change made the result good, or ``None``. *bisect_number* and
-# *debug_info* say which use of it. What changes a result need not be a bug.
+# In the result, *subsystem* is the setting or pass whose change made the result good, or ``None``. For a pass,
+# *bisect_number* and *debug_info* say which use of it. For a setting they say nothing more. What changes a result need
+# not be a bug.
 #
 # Round as eager mode does
 # ------------------------
 #
-# The option ``emulate_precision_casts`` keeps fused code and rounds where eager mode rounds. The result is comparable
-# with eager mode, not more accurate. Older versions do nothing of that on a CPU. Read "unequal to eager" for this
-# function, then the line for a softmax after it: the option can miss a rounding when more operations are fused. Read
-# the times too: rounding has a cost.
+# The option ``emulate_precision_casts`` keeps fused code, and adds roundings where eager mode rounds. The aim is a
+# result like that of eager mode, not a more accurate one. In older versions of PyTorch, it has no effect on a CPU. Read
+# "unequal to eager" for this function, then the line for a softmax after it: when more operations are fused, the option
+# can miss a rounding. Read the times too: rounding has a cost, and the code can become slower than eager mode. The
+# interquartile range (IQR) is the spread: half of the measurements lie within it.
 
 emulation = {"emulate_precision_casts": True}
 emulated = compiled(options=emulation)
@@ -326,10 +329,11 @@ assert torch.equal(masks["fallback_random"], eager_mask), (
 # A test that compares errors, not results
 # ----------------------------------------
 #
-# ``assert_close(compiled, eager)`` takes eager mode for the truth. It is a good first test where it passes. It can fail
-# for good code, and a larger tolerance can hide bad code. So compare errors: against the float64 reference, compiled
-# code may be a few times as far off as eager mode. The norm over all elements does not see a single wrong one, so the
-# largest error counts as well. ``limit`` is for the case that eager mode itself is wrong.
+# ``assert_close(compiled, eager)`` treats the eager result as the truth. Use it first; if it passes, that is enough. It
+# can fail for good code: see whether a row "compiled" says "fails" below. A larger tolerance could then hide bad code.
+# So compare errors: the error of compiled code, against the float64 reference, may be a few times that of eager mode.
+# The norm over all elements does not see a single wrong one, so the largest error counts as well. ``limit`` is for the
+# case that eager mode itself is wrong.
 
 
 def worst(result, other):
@@ -392,7 +396,8 @@ assert [row[3] for row in verdicts] == ["passes", "fails", "fails"] * len(types)
 # --------------------
 #
 # ``metrics`` are what this site records of a run. ``claims`` are sentences that another machine may refute, each with
-# whether it was true here.
+# whether it was true here. All claims but the one on large inputs are about ``gated_norm`` with the inputs above,
+# not about the softmax after it.
 
 accuracy = {dtype: e["eager"] / e["compiled"] for dtype, e in errors.items()}
 metrics = {
@@ -435,5 +440,6 @@ for sentence, held in claims.items():
 # %%
 # **When not to do this.** By default, do not expect results that are equal bit by bit: another batch size, GPU or
 # version can change them, also in eager mode. Do not leave ``emulate_precision_casts`` on in production because a test
-# compares with eager mode: correct the test. If compiled code fails a test like the one above, you have found a bug:
-# `report it <https://github.com/pytorch/pytorch/issues>`_, with what the search printed.
+# compares with eager mode: correct the test. If compiled code fails a test like the one above, look at the error of
+# eager mode first. If that one is small, you have probably found a bug: `report it
+# <https://github.com/pytorch/pytorch/issues>`_, with what the search printed.
