@@ -447,12 +447,12 @@ print(
         ],
         headers=[
             "way",
-            "first start, s",
-            "next start, s",
-            "libraries built",
-            "later calls, ms",
+            "first, s",
+            "next, s",
+            "libraries",
+            "later, ms",
             "IQR",
-            "without a compiler",
+            "without compiler",
         ],
         floatfmt=("", ".2f", ".2f", "", ".2f", ".2f"),
     )
@@ -460,10 +460,11 @@ print(
 folder.cleanup()
 
 # %%
-# - **Without a compiler.** On the CPU, ``torch.compile`` asks for a C++ compiler even where it then builds nothing. So
+# - **First** and **next** are the starts. **Libraries** counts those that the first start built.
+# - **Without compiler.** On the CPU, ``torch.compile`` asks for a C++ compiler even where it then builds nothing. So
 #   an image that relies on the cache folder or on artifacts needs one. A name in this column is the error that the
 #   process reported.
-# - **Later calls** are the steady state. The interquartile range (IQR) is the spread: half of the measurements lie
+# - **Later** calls are the steady state. The interquartile range (IQR) is the spread: half of the measurements lie
 #   within it. The rows were not measured at the same time, so a difference may also be another program's work.
 # - **What may get lost.** Without the cache folder, ``torch.compile`` compiles again in the next process. A package
 #   holds the compiled model itself. Without the folder, it only repeats the test of the vector instructions.
