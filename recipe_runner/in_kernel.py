@@ -95,10 +95,12 @@ def _prepare_kernel():
             ]
 
         torch = sys.modules.get("torch")
-        on_cuda = bool(torch and torch.cuda.is_available() and torch.cuda.is_initialized())
+        has_cuda = torch.cuda.is_available() if torch else None
+        on_cuda = bool(has_cuda and torch.cuda.is_initialized())
         return {
             "metrics": entries("metrics"),
             "claims": entries("claims"),
+            "has_cuda": has_cuda,
             "device": torch.cuda.get_device_name() if on_cuda else "cpu",
             "device_peak_bytes": torch.cuda.memory_stats().get("reserved_bytes.all.peak") if on_cuda else None,
         }

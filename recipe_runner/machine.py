@@ -6,12 +6,26 @@ import functools
 import os
 import platform
 import re
-import shutil
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _GIB = 1024**3
+
+#: Asks the CUDA driver itself, as PyTorch does: containers may lack nvidia-smi, and the driver knows what
+#: CUDA_VISIBLE_DEVICES hides. In a process of its own, as a process that has started the driver must not fork.
+_FIRST_GPU = """
+import ctypes
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    raise SystemExit  # No driver, no GPU.
+device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+if cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(device), 0) == 0:
+    cuda.cuDeviceGetName(name, len(name), device)
+    print(name.value.decode())
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Machine:
     memory_gib : int
         Memory that this process may use, in GiB.
     accelerator : str or None
-        The model of the first visible GPU; None where there is none, or it is hidden.
+        The model of the first GPU that CUDA sees; None where there is none, or it is hidden.
     system : str
         Operating system and architecture.
     """
@@ -118,16 +132,8 @@ def _cgroup(file: str) -> str | None:
 
 
 def _accelerator() -> str | None:
-    """The first GPU that CUDA programs started from here may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        return None
-    if not shutil.which("nvidia-smi"):
-        return None
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    if visible:
-        command.append(f"--id={visible.split(',')[0]}")
-    return _output_of(command) or None
+    """The first GPU that CUDA programs started from here see."""
+    return _output_of([sys.executable, "-c", _FIRST_GPU]) or None
 
 
 def _output_of(command: list[str]) -> str:

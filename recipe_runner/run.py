@@ -146,7 +146,9 @@ def run(
     metrics, metrics_problem = _checked(execution.facts.get("metrics", []), _metric_problem)
     claims, claims_problem = _checked(execution.facts.get("claims", []), _claim_problem)
     status, reason = execution.status, execution.reason
-    if status == PASSED and (problem := metrics_problem or claims_problem):
+    if status == PASSED and (
+        problem := metrics_problem or claims_problem or _device_problem(execution.facts.get("has_cuda"))
+    ):
         status, reason = FAILED, problem
     return Run(
         name=name,
@@ -163,6 +165,18 @@ def run(
         versions=installed_versions(packages),
         metrics=metrics,
         claims=claims,
+    )
+
+
+def _device_problem(has_cuda: bool | None) -> str:
+    """What is wrong if PyTorch, where the recipe imported it, could not use this machine's GPU."""
+    accelerator = this_machine().accelerator
+    if accelerator is None or has_cuda is not False:
+        return ""
+    # The page would name the GPU over what the CPU did.
+    return (
+        f"PyTorch cannot use this machine's {accelerator}: its driver is too old, or PyTorch has no CUDA. "
+        "Mend that, or hide the GPU with CUDA_VISIBLE_DEVICES=-1"
     )
 
 

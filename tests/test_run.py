@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from recipe_runner.jupyter import OUTPUT_CAP_BYTES
+from recipe_runner.machine import this_machine
 from recipe_runner.room import new_room
 from recipe_runner.run import run
 
@@ -42,6 +44,16 @@ def test_a_run_notes_what_happened():
     assert done.claims == {"x is 21": True}
     assert done.versions["pytest"] == importlib.metadata.version("pytest")
     assert done.seconds > 0 and done.host_peak_bytes > 10 * 1024**2 and done.device == "cpu"
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_no_run_of_that_gpu(monkeypatch: pytest.MonkeyPatch):
+    machine = replace(this_machine(), accelerator="Pretend GPU")
+    monkeypatch.setattr("recipe_runner.run.this_machine", lambda: machine)
+    fake = "import sys, types\nsys.modules['torch'] = types.SimpleNamespace(cuda=types.SimpleNamespace("
+    done = run([fake + "is_available=lambda: False))"], name="demo")
+    assert done.status == "failed" and "cannot use this machine's Pretend GPU" in done.reason
+    done = run(["'no torch here'"], name="demo")
+    assert (done.status, done.reason) == ("passed", "")
 
 
 def test_output_of_children_and_of_c_is_in_the_block_that_caused_it():

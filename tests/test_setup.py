@@ -138,6 +138,23 @@ def test_machine_names_are_slugs(monkeypatch):
     assert 1 <= machine.cores <= (os.cpu_count() or 1) and machine.memory_gib > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver has another name there")
+@pytest.mark.parametrize(("devices", "accelerator"), [(1, "Pretend GPU"), (0, None)])
+def test_the_cuda_driver_names_the_machine(tmp_path: Path, devices: int, accelerator: str | None):
+    (tmp_path / "driver.c").write_text(f"""
+        #include <string.h>
+        int cuInit(unsigned flags) {{ return 0; }}
+        int cuDeviceGet(int *device, int number) {{ *device = 7; return number < {devices} ? 0 : 101; }}
+        int cuDeviceGetName(char *name, int size, int device) {{
+            strncpy(name, device == 7 ? "Pretend GPU" : "wrong", size); return 0;
+        }}""")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "libcuda.so.1", "driver.c"], cwd=tmp_path, check=True)
+    code = "from recipe_runner.machine import this_machine; print(this_machine().accelerator)"
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(accelerator), done.stderr
+
+
 def test_nothing_tracked_names_this_machine():
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     # A clone may lie directly in the temporary folder, whose name says nothing.
