@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import v4
@@ -124,19 +125,19 @@ class _Session:
         client.log = logging.getLogger(f"{__name__}.nbclient")
         client.log.disabled = True  # What went wrong is in the Execution.
         log = self.room / "kernel.log"
-        kernel_pid: int | None = None
+        kernel: psutil.Process | None = None
         try:
             with log.open("wb") as log_file:
                 await client.async_start_new_kernel(
                     env=self.environment(), cwd=str(self.room / "work"), stdout=log_file, stderr=log_file
                 )
-            kernel_pid = manager.provisioner.process.pid
+            kernel = psutil.Process(manager.provisioner.process.pid)
             await client.async_start_new_kernel_client()
-            with processes.MemoryWatch.of(self.id, kernel_pid, self.memory_limit_bytes) as memory:
+            with processes.MemoryWatch.of(self.id, kernel, self.memory_limit_bytes) as memory:
                 await self.blocks(client)
                 self.execution.facts = await collect(client)
             await leave(client, manager)
-            self.refuse_left_processes(kernel_pid)
+            self.refuse_left_processes(kernel)
         except CellTimeoutError:
             self.end("timed out", f"block {self.block_number} was running at the limit of {self.time_limit_s:g} s")
         except CellExecutionError as error:
@@ -161,7 +162,7 @@ class _Session:
                 self.execution.host_peak_bytes = memory.bytes
             if client.kc is not None:
                 client.kc.stop_channels()
-            processes.end_all(self.id, kernel_pid)
+            processes.end_all(self.id, kernel)
             if manager.has_kernel:
                 await manager.shutdown_kernel(now=True)
             manager.cleanup_connection_file()
@@ -215,12 +216,12 @@ class _Session:
             "NO_COLOR": "1",
         }
 
-    def refuse_left_processes(self, kernel_pid: int) -> None:
+    def refuse_left_processes(self, kernel: psutil.Process) -> None:
         """Fail the run if it left processes behind; compile workers get a moment to follow their kernel."""
         deadline = time.monotonic() + GRACE_S
-        while processes.of_run(self.id, kernel_pid) and time.monotonic() < deadline:
+        while processes.of_run(self.id, kernel) and time.monotonic() < deadline:
             time.sleep(0.1)
-        if left := processes.end_all(self.id, kernel_pid):
+        if left := processes.end_all(self.id, kernel):
             self.end("failed", f"left {len(left)} child process(es) running: {', '.join(left)}")
 
 

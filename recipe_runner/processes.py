@@ -13,22 +13,31 @@ import psutil
 MARKER = "RECIPE_RUNNER_RUN"
 
 
-def of_run(run_id: str, kernel_pid: int | None) -> set[psutil.Process]:
-    """All living processes of one run: the kernel, its descendants, and whoever else inherited the marker."""
+def of_run(run_id: str, kernel: psutil.Process | None) -> set[psutil.Process]:
+    """All living processes of one run: the kernel, its descendants, and whoever else inherited the marker.
+
+    `kernel` is the process as it was when it started: psutil knows another one that got its number later.
+    """
     found = set()
     with contextlib.suppress(psutil.Error):
-        if kernel_pid is not None:
-            kernel = psutil.Process(kernel_pid)
+        if kernel is not None:
             found |= {kernel, *kernel.children(recursive=True)}
     for process in psutil.process_iter():
         # Other users' processes cannot be read, and are not ours.
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARKER) == run_id:
+            if process not in found and process.environ().get(MARKER) == run_id:
                 found.add(process)
-    return {p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE}
+    return {process for process in found if _lives(process)}
 
 
-def end_all(run_id: str, kernel_pid: int | None) -> list[str]:
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process runs, also if it ends just now."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def end_all(run_id: str, kernel: psutil.Process | None) -> list[str]:
     """Kill all processes of a run, and those they start meanwhile. Returns the names of those besides the kernel.
 
     Raises
@@ -38,10 +47,10 @@ def end_all(run_id: str, kernel_pid: int | None) -> list[str]:
     """
     names: set[tuple[int, str]] = set()
     deadline = time.monotonic() + 10
-    while living := of_run(run_id, kernel_pid):
+    while living := of_run(run_id, kernel):
         for process in living:
             with contextlib.suppress(psutil.Error):
-                if process.pid != kernel_pid:
+                if process != kernel:
                     names.add((process.pid, process.name()))
                 process.kill()
         psutil.wait_procs(living, timeout=1)
@@ -66,24 +75,23 @@ class MemoryWatch:
 
     INTERVAL_S = 0.5
 
-    def __init__(self, run_id: str, pid: int, limit_bytes: float) -> None:
+    def __init__(self, run_id: str, kernel: psutil.Process, limit_bytes: float) -> None:
         self.bytes = 0
         self.exceeded = False
-        self._run_id, self._limit_bytes = run_id, limit_bytes
-        self._process = psutil.Process(pid)
+        self._run_id, self._kernel, self._limit_bytes = run_id, kernel, limit_bytes
         self._over = threading.Event()
 
     def _sample(self) -> None:
         total = 0
         with contextlib.suppress(psutil.Error):
-            for process in [self._process, *self._process.children(recursive=True)]:
+            for process in [self._kernel, *self._kernel.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_info().rss
         self.bytes = max(self.bytes, total)
         if total > self._limit_bytes:
             # Ended here and not by the system, which would choose among all processes of the machine.
             self.exceeded = True
-            end_all(self._run_id, self._process.pid)
+            end_all(self._run_id, self._kernel)
 
     def _watch(self) -> None:
         while not self._over.wait(self.INTERVAL_S) and not self.exceeded:
@@ -91,9 +99,9 @@ class MemoryWatch:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, run_id: str, pid: int, limit_bytes: float) -> Iterator[MemoryWatch]:
-        """Watch a run, whose kernel is `pid`, for as long as the context lasts; above the limit, end it."""
-        watch = cls(run_id, pid, limit_bytes)
+    def of(cls, run_id: str, kernel: psutil.Process, limit_bytes: float) -> Iterator[MemoryWatch]:
+        """Watch a run for as long as the context lasts; above the limit, end it."""
+        watch = cls(run_id, kernel, limit_bytes)
         watch._sample()
         thread = threading.Thread(target=watch._watch, daemon=True)
         thread.start()

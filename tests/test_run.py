@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from recipe_runner import processes
 from recipe_runner.jupyter import OUTPUT_CAP_BYTES
 from recipe_runner.machine import this_machine
 from recipe_runner.room import new_room
@@ -182,6 +184,35 @@ def test_a_time_out_ends_what_torchrun_started(tmp_path: Path):
     assert done.status == "timed out"
     assert text_of(done.outputs[0]).count("worker starts") == 2, "both workers were running"
     assert not alive("16180.3")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen]:
+    """A process that carries the marker of a run of the id `test`."""
+    process = subprocess.Popen(["sleep", "14142.5"], env=os.environ | {processes.MARKER: "test"})
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_no_error(sleeper: subprocess.Popen, monkeypatch):
+    status = psutil.Process.status
+
+    def status_of_one_that_ends(process: psutil.Process) -> str:
+        sleeper.kill()
+        sleeper.wait()
+        return status(process)
+
+    assert [process.pid for process in processes.of_run("test", None)] == [sleeper.pid]
+    monkeypatch.setattr(psutil.Process, "status", status_of_one_that_ends)
+    assert processes.of_run("test", None) == set()
+
+
+def test_a_process_that_got_a_kernels_number_is_left_alone(sleeper: subprocess.Popen, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("psutil._pslinux.Process.create_time", lambda process, monotonic=False: 1.0)
+        kernel = psutil.Process(sleeper.pid)
+    assert processes.end_all("another run", kernel) == [] and sleeper.poll() is None
 
 
 def test_output_is_capped_while_it_arrives():
