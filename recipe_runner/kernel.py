@@ -34,10 +34,12 @@ Status = Literal["passed", "failed", "timed out", "out of memory", "died"]
 #: How long processes that a recipe started may take to end on their own once the kernel has ended.
 GRACE_S = 5
 
-#: A user's settings for these would change what a recipe prints.
+#: A user's settings for these would change what a recipe prints, asserts or measures, and no page would say so. What is
+#: kept of Python's own says where it finds packages: the run notes the versions that are found here.
 _DROPPED_ENVIRONMENT = re.compile(
     r"(TORCH|PYTORCH|TRITON|INDUCTOR|IPYTHON|IPYKERNEL|JUPYTER|JPY|MPL|PYTEST|MAKE|MFLAGS)"
-    r"|(PYTHON(WARNINGS|STARTUP|INSPECT)|MACHINE|DEVICE)$"
+    r"|PYTHON(?!(PATH|HOME|USERBASE|NOUSERSITE)$)"
+    r"|(MACHINE|DEVICE|CUDA_LAUNCH_BLOCKING|(OMP|MKL|OPENBLAS)_NUM_THREADS)$"
 )
 
 

@@ -95,9 +95,14 @@ def test_a_users_settings_stay_outside(monkeypatch, tmp_path: Path):
     startup.mkdir(parents=True)
     (startup / "mine.py").write_text("print('intruder')\nintruder = 1\n")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setenv("TORCH_LOGS", "all")
-    done = run(["import os\nprint('intruder' in globals(), os.environ.get('TORCH_LOGS'))"], name="demo")
-    assert text_of(done.outputs[0]) == "False None\n"
+    outside = ["TORCH_LOGS", "PYTHONHASHSEED", "CUDA_LAUNCH_BLOCKING", "OMP_NUM_THREADS", "MKL_NUM_THREADS"]
+    for name in (*outside, "PYTHONOPTIMIZE", "PYTHONNOUSERSITE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    look = f"import os, sys\nprint('intruder' in globals(), [n for n in {outside} if n in os.environ], __debug__)\n"
+    look += f"print({str(tmp_path)!r} in sys.path, sys.flags.no_user_site)"
+    done = run([look], name="demo")
+    assert text_of(done.outputs[0]) == "False [] True\nTrue 1\n"
 
 
 def test_the_runner_leaves_no_name_in_the_recipes_namespace():
