@@ -50,6 +50,7 @@ class Pages:
     def __init__(self, collection: Collection, figures: Sequence[Figure], addresses: Addresses) -> None:
         self.shown, self.figures, self.addresses = collection.shown, figures, addresses
         self.all = list(collection.shown.values())
+        self.rendered: list[Path] = []
 
     def in_gallery(self, folder: str) -> list[Shown]:
         """The pages of one gallery, in order."""
@@ -95,6 +96,8 @@ class Pages:
     ) -> tuple[list[str], float]:
         """Return the outputs of the kept run, one text a block, and its seconds; keeps Sphinx-Gallery's own books."""
         target = Path(script_vars["target_file"])
+        # Its page is written after this function: until then nothing may say that it is up to date.
+        target.with_suffix(".py.md5").unlink(missing_ok=True)
         shown = self.shown.get(target.stem)
         script_vars |= {"example_globals": {}, "memory_delta": 0.0}
         records = shown.records if shown else ()
@@ -125,10 +128,15 @@ class Pages:
         script_vars["memory_delta"] = run.host_peak_bytes / 1024**2
         if run.status == PASSED:
             script_vars["passing"] = True
-            write_whole(target.with_suffix(".py.md5"), get_md5sum(target, mode="t"))
+            self.rendered.append(target)
         else:
             script_vars["formatted_exception"] = run.reason
         return texts, run.seconds
+
+    def remember_rendered(self, *_: Any) -> None:
+        """Spare the next build the pages of this one. A build that stops before leaves them to be written anew."""
+        for target in self.rendered:
+            write_whole(target.with_suffix(".py.md5"), get_md5sum(target, mode="t"))
 
     def save_notebook(self, work_notebook: dict[str, Any], write_file: str | Path) -> None:
         """Write the download: current prose, and the outputs of the run that the page shows."""
@@ -241,6 +249,7 @@ def _prepare(app: Sphinx) -> None:
     app.config.sphinx_gallery_conf["expected_failing_examples"] = failed
     app.connect("source-read", pages.add_results)
     app.connect("env-get-outdated", pages.outdated)
+    app.connect("env-before-read-docs", pages.remember_rendered)  # All pages of recipes are written by then.
     path = [shown.recipe for shown in pages.all]
     app.connect(
         "html-page-context", lambda _app, name, _template, context, _doctree: theme.follow_path(path, name, context)

@@ -58,6 +58,19 @@ def test_a_code_edit_runs_that_recipe_only(site: Site):
     assert "first says 48" in str(site.notebook("first"))
 
 
+def test_a_build_that_stops_while_it_writes_a_page_leaves_it_to_the_next(site: Site):
+    site.build()
+    file = site.root / "recipes_source/first.py"
+    file.write_text(file.read_text().replace("6 * 7", "6 * 8"))
+    code = "import sys\nfrom sphinx_gallery import gen_rst\nfrom recipe_runner.__main__ import main\n"
+    code += "def full(*_, **__):\n    raise OSError(28, 'No space left on device')\n"
+    code += "gen_rst.save_rst_example = full\nsys.exit(main(['build']))"
+    assert site.python(code).status != 0
+    again = site.build()
+    assert (again.status, again.ran) == (0, [])
+    assert "first says 48" in site.page("recipes/first")
+
+
 def test_a_moved_cell_mark_runs_that_recipe_only(site: Site):
     site.write("recipes_source/first.py", "x = 1\ny = 2", "print(x)")
     site.build()
