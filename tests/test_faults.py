@@ -221,11 +221,17 @@ def test_a_kernel_that_writes_200_megabytes(how: str):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.5 * 1024**2, "kilobytes"
 
 
-@pytest.mark.parametrize("where", ["itself", "a child"])
+@pytest.mark.parametrize("where", ["itself", "a child", "a child that left its parent"])
 def test_a_recipe_that_takes_all_memory(where: str):
     greed = "kept = []\nwhile True: kept.append(bytearray(64 * 1024**2))"
-    code = greed if where == "itself" else f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {greed!r}])"
-    done = run(["print('before')", code], name="demo", memory_limit_bytes=1024**3)
+    child = f"sys.executable, '-c', {greed!r}"
+    code = {
+        "itself": greed,
+        "a child": f"subprocess.run([{child}])",
+        "a child that left its parent": f"subprocess.run(['sh', '-c', '\"$0\" \"$@\" &', {child}])\ntime.sleep(60)",
+    }[where]
+    blocks = ["print('before')\nimport subprocess, sys, time", code]
+    done = run(blocks, name="demo", memory_limit_bytes=1024**3)
     assert done.status == "out of memory"
     assert done.reason.startswith("block 2 used ") and done.reason.endswith("GiB of memory, the limit is 1.0 GiB")
     assert text_of(done.outputs[0]) == "before\n" and done.host_peak_bytes > 1024**3
