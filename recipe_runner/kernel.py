@@ -81,6 +81,7 @@ def execute(
     """Execute `blocks` in a fresh kernel; parameters as in `run.run`. Never raises for what the blocks do."""
     with new_room() as (room, run_id):
         work = room / "work"
+        scrub = scrubber({work: ".", room: tempfile.gettempdir()})
         work.mkdir()
         for target, source in data.items():
             (work / target).parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +90,11 @@ def execute(
         session = _Session(notebook, room, run_id, name, (time_limit_s, memory_limit_bytes), on_block)
         asyncio.run(session.run())
         execution = session.execution
-        scrub = scrubber({work: ".", room: tempfile.gettempdir()})
         scrubbed = [[_scrubbed(output, scrub) for output in cell.outputs] for cell in notebook.cells]
         # A stream may have held nothing but what was scrubbed.
         execution.outputs = [[output for output in outputs if output.get("text") != ""] for outputs in scrubbed]
         execution.reason = scrub(execution.reason)
+        execution.facts = _scrubbed_texts(execution.facts, scrub)
         return execution
 
 
@@ -225,6 +226,15 @@ class _Session:
             time.sleep(0.1)
         if left := processes.end_all(self.id, kernel):
             self.end("failed", f"left {len(left)} child process(es) running: {', '.join(left)}")
+
+
+def _scrubbed_texts(value: Any, scrub: Callable[[str], str]) -> Any:
+    """A copy of plain JSON whose texts are scrubbed: a recipe may put a path into the sentence of a claim."""
+    if isinstance(value, dict):
+        return {key: _scrubbed_texts(item, scrub) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scrubbed_texts(item, scrub) for item in value]
+    return scrub(value) if isinstance(value, str) else value
 
 
 def _scrubbed(output: dict[str, Any], scrub: Callable[[str], str]) -> dict[str, Any]:

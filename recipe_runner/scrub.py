@@ -1,10 +1,11 @@
-"""Takes the build machine out of a text: paths, user and host names, tokens, process ids, colours, IPython's frames.
+"""Takes the build machine out of a text: paths, host names, tokens, process ids, colours, IPython's frames.
 
 A page must read the same wherever it was built, and must not give away where that was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import re
@@ -48,7 +49,7 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
     starts at the package, a file of the standard library at ``python3.N``. Other text comes back as it was.
     """
     library = sysconfig.get_paths()
-    home = str(Path.home())
+    user, home = _user_and_home()
     folders = {str(form): name for folder, name in folders_of_run.items() for form in (folder, folder.resolve())}
     # Where the runner is may be on Python's path, and need not be where it was started.
     folders |= {str(folder): "~" for folder in (Path.cwd(), Path(__file__).resolve().parent.parent)}
@@ -64,11 +65,10 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
     replacements = sorted(((k, v) for k, v in folders.items() if len(k) > 1), key=lambda item: -len(item[0]))
     paths = re.compile("|".join(re.escape(folder) + r"(?![\w-])" for folder, _ in replacements))
     names = dict(replacements)
-    user = getpass.getuser()
     values = sorted({v for v in secrets_in(os.environ).values() if len(v) >= _SHORTEST_SECRET}, key=len, reverse=True)
     secret = re.compile("|".join(map(re.escape, values))) if values else None
-    torch_cache = re.compile(rf"torchinductor_{re.escape(user)}\b")
-    user_folder = re.compile(rf"/(home|Users)/{re.escape(user)}\b")
+    torch_cache = re.compile(rf"torchinductor_{re.escape(user)}\b") if user else None
+    user_folder = re.compile(rf"/(home|Users)/{re.escape(user)}\b") if user else None
     host = socket.gethostname()
     # A host called "localhost" or "a" gives nothing away, and replacing it would harm the text.
     host_name = re.compile(rf"\b{re.escape(host)}\b") if len(host) > 3 and host != "localhost" else None
@@ -79,10 +79,21 @@ def scrubber(folders_of_run: dict[Path, str]) -> Callable[[str], str]:
         text = _NO_GPU_HERE.sub("", text)
         text = _TORCH_LOG.sub(r"\1 ", text)
         text = paths.sub(lambda match: names[match.group()], text)
-        text = user_folder.sub("~", torch_cache.sub("torchinductor", text))
+        text = torch_cache.sub("torchinductor", text) if torch_cache else text
+        text = user_folder.sub("~", text) if user_folder else text
         text = _PROCESS_ID.sub(r"\1…", text)
         text = _PASSWORD_IN_ADDRESS.sub("…@", _TOKEN.sub("…", text))
         text = secret.sub("…", text) if secret else text
         return host_name.sub("host", text) if host_name else text
 
     return scrub
+
+
+def _user_and_home() -> tuple[str, str]:
+    """Who runs this, and where that user is at home; empty where the system does not know, as in some containers."""
+    user = home = ""
+    with contextlib.suppress(KeyError, OSError):  # Python 3.13 raises the second.
+        user = getpass.getuser()
+    with contextlib.suppress(RuntimeError):
+        home = str(Path.home())
+    return user, home

@@ -12,6 +12,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, Site
 
 from recipe_runner.run import run
@@ -68,6 +69,7 @@ def test_nothing_that_is_planted_reaches_a_page_or_a_download(site: Site):
         "told",
         "subprocess.run(['env'])\nsubprocess.run([sys.executable, '-c', 'import json; json.loads(1)'])\nNone",
         "import matplotlib.pyplot as plt\nplt.title(str(told))\nplt.show()",
+        "claims = {str(told): True}",
         front='data = ["note.txt"]',
     )
     site.write("recipes_source/bad.py", tell, "raise ValueError(str(told))", front='data = ["note.txt"]')
@@ -102,3 +104,17 @@ def test_a_run_is_scrubbed():
     everything = str(done.outputs) + done.reason
     assert "\\x1b" not in everything and "/recipe-" not in everything and sys.prefix not in everything
     assert done.reason == "block 1 raised ValueError: ."
+    done = run(["import os\nclaims, metrics = {os.getcwd(): True}, {os.getcwd() + '/x_ms': 1}"], name="demo")
+    assert (done.claims, done.metrics) == ({".": True}, {"./x_ms": 1})
+    done = run(["import os\nmetrics = {os.getcwd(): 1}"], name="demo")
+    assert done.reason.startswith("metrics['.'] names no unit")
+
+
+def test_a_user_whom_the_system_does_not_know(monkeypatch: pytest.MonkeyPatch):
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert scrubber({Path("/some/folder"): "."})("/some/folder/x, /home/x") == "./x, /home/x"
