@@ -9,33 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recipe_runner.machine import this_machine
-from recipe_runner.recipe import RecipeError, load_all
-from recipe_runner.record import Runs, code_hash
+from recipe_runner.recipe import Recipe, RecipeError, load_all
+from recipe_runner.record import Record, Runs, code_hash
+from recipe_runner.run import PASSED
 
 
 def status(root: Path) -> int:
     """Print a table: recipe × machine, the state of its run, its age and its seconds."""
     from tabulate import tabulate
 
-    from recipe_runner.due import versions_for
-
     recipes, errors = load_all(root)
     runs = Runs(root / "_build" / "runs")
-    here = this_machine()
     rows = []
-    for machine in sorted({here.name, *runs.machines()}):
+    for machine in sorted({this_machine().name, *runs.machines()}):
         for recipe in recipes:
             try:
-                record = runs.load(machine, recipe.name, failed=True) or runs.load(machine, recipe.name)
-                if record is None:
-                    state = "not run"
-                elif record.run.status != "passed":
-                    state = record.run.status
-                elif machine == here.name:
-                    changed = runs.why_run(recipe, here, versions_for(recipe))
-                    state = f"stale ({len(changed)} changed)" if changed else "current"
-                else:
-                    state = "current code" if record.code_hash == code_hash(recipe.blocks) else "older code"
+                state, record = _state(recipe, machine, runs)
             except RecipeError as error:
                 record, state = None, error.cause
             age = (
@@ -45,6 +34,23 @@ def status(root: Path) -> int:
     rows += [[Path(path).stem, "", f"cannot run: {error.cause}", "", ""] for path, error in errors.items()]
     print(tabulate(rows, headers=["recipe", "machine", "state", "age", "seconds"], disable_numparse=True))
     return 0
+
+
+def _state(recipe: Recipe, machine: str, runs: Runs) -> tuple[str, Record | None]:
+    """The state of a recipe's run on a machine, and the run that is meant."""
+    from recipe_runner.due import versions_for
+
+    record = runs.newest(machine, recipe.name)
+    if record is None:
+        return "not run", None
+    changed = runs.why_run(recipe, this_machine(), versions_for(recipe)) if machine == this_machine().name else None
+    if changed == []:
+        return "current", runs.load(machine, recipe.name)  # A failure of other code or versions is over.
+    if record.run.status != PASSED:
+        return record.run.status, record
+    if changed is not None:
+        return f"stale ({len(changed)} changed)", record
+    return ("current code" if record.code_hash == code_hash(recipe.blocks) else "older code"), record
 
 
 def why(root: Path, name: str) -> int:

@@ -27,7 +27,7 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
     for recipe in recipes:
         try:
             versions = versions_for(recipe)
-            if options.rerun or runs.why_run(recipe, machine, versions):
+            if options.rerun or not runs.settle(recipe, machine, versions):
                 last = None if options.rerun else runs.load(machine.name, recipe.name)
                 due.append((recipe, versions, last.run.seconds if last else None))
         except RecipeError as problem:

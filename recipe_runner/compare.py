@@ -14,7 +14,7 @@ from pathlib import Path
 from recipe_runner.agreement import is_exact
 from recipe_runner.collection import split_unit
 from recipe_runner.recipe import RecipeError
-from recipe_runner.record import Record, Runs, unexpected_warnings, write_whole
+from recipe_runner.record import Record, newest, read, unexpected_warnings, write_whole
 from recipe_runner.run import PASSED
 
 #: Lines of a difference that are shown for one block; the rest is counted.
@@ -66,11 +66,12 @@ def _load(root: Path, option: str, where: str) -> dict[str, Record]:
         known = sorted({f.parent.relative_to(root).as_posix() for f in root.glob("_build/runs/*/*.ipynb")})
         known += sorted({f.parent.relative_to(root).as_posix() for f in root.glob("results/*/*.ipynb")})
         raise RecipeError(f"{option}={where}", "no runs there", f"Folders with runs: {', '.join(known) or 'none'}")
-    runs, records = Runs(folder.parent), {}
-    for name in {file.name.partition(".")[0] for file in folder.glob("*.ipynb")}:
-        newest = [runs.load(folder.name, name, failed=failed) for failed in (True, False)]
-        records[name] = next(record for record in newest if record is not None)
-    return records
+    records: dict[str, list[Record]] = {}
+    for file in sorted(folder.glob("*.ipynb")):
+        # By its own name: the folder may be a renamed copy, to compare two versions on one machine.
+        record = read(file)
+        records.setdefault(record.run.name, []).append(record)
+    return {name: newest(found) for name, found in records.items()}
 
 
 def difference(name: str, old: Record | None, new: Record | None) -> Difference:

@@ -161,7 +161,7 @@ class Dispatcher:
                     versions = versions_for(recipe, worker.installed)
                 except RecipeError:
                     continue  # Said when no other worker accepts it.
-                if not self.runs.why_run(recipe, worker.machine, versions):
+                if self.runs.settle(recipe, worker.machine, versions):
                     return True
         return False
 

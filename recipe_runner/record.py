@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,26 @@ def _joined_output(output: dict[str, Any]) -> dict[str, Any]:
     return output
 
 
+def read(file: Path) -> Record:
+    """The run in a file, whatever the file and its folder are called.
+
+    Raises
+    ------
+    RecipeError
+        If it cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(_short(file), f"cannot be read ({error})", _REMEDY) from None
+    return from_notebook(text, _short(file))
+
+
+def newest(records: Iterable[Record | None]) -> Record | None:
+    """The last of the kept runs of one recipe: the failed one if there is one, as a later good one removes it."""
+    return min(filter(None, records), key=lambda record: record.run.status == PASSED, default=None)
+
+
 class Runs:
     """The runs under one folder: ``<machine>/<recipe>.ipynb``, and ``<recipe>.failed.ipynb`` after a failure."""
 
@@ -189,11 +209,11 @@ class Runs:
         file = self.file(record.run.machine.name, record.run.name, failed=failed)
         try:
             write_whole(file, to_notebook(record))
+            if not failed:
+                self.file(record.run.machine.name, record.run.name, failed=True).unlink(missing_ok=True)
         except OSError as error:
             remedy = "Make room, or make the folder writable, then run: make html"
             raise RecipeError(_short(file), f"cannot be written ({error.strerror})", remedy) from None
-        if not failed:
-            self.file(record.run.machine.name, record.run.name, failed=True).unlink(missing_ok=True)
         return file
 
     def load(self, machine: str, name: str, *, failed: bool = False) -> Record | None:
@@ -205,18 +225,18 @@ class Runs:
             If there is a file and it cannot be read.
         """
         file = self.file(machine, name, failed=failed)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not file.exists():
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(_short(file), f"cannot be read ({error})", _REMEDY) from None
-        record = from_notebook(text, _short(file))
+        record = read(file)
         # A folder may have been renamed, or a run copied under another name.
         if (record.run.name, record.run.machine.name) != (name, machine):
             where = f"{record.run.machine.name}/{record.run.name}"
             raise RecipeError(_short(file), f"holds the run of {where}", "Move it there, or delete it")
         return record
+
+    def newest(self, machine: str, name: str) -> Record | None:
+        """The last run of a recipe on a machine, good or not; None if there is none."""
+        return newest(self.load(machine, name, failed=failed) for failed in (True, False))
 
     def machines(self) -> list[str]:
         """Names of the machines that have runs here."""
@@ -241,6 +261,17 @@ class Runs:
         if passed is None:
             return [f"it has not run on {machine.name}"]
         return changes(passed.key, key)
+
+    def settle(self, recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> bool:
+        """Whether the kept run is still good. A failure of other code or versions is over then, and is removed."""
+        if self.why_run(recipe, machine, versions):
+            return False
+        failure = self.file(machine.name, recipe.name, failed=True)
+        try:
+            failure.unlink(missing_ok=True)
+        except OSError as error:
+            raise RecipeError(_short(failure), f"cannot be removed ({error.strerror})", "Remove it") from None
+        return True
 
 
 def unexpected_warnings(record: Record, expected: Sequence[str]) -> list[str]:

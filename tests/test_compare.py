@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -72,6 +73,13 @@ def test_two_sets_of_runs_are_compared_recipe_by_recipe(site: Site):
         assert line in changed
     page = (site.root / "_build/compare.html").read_text()
     assert "graphs 4" in page and "<html" in page
+
+
+def test_a_copied_folder_may_have_any_name(site: Site):
+    assert site.build(MACHINE="box").status == 0
+    shutil.copytree(site.root / "_build/runs/box", site.root / "before")
+    compared = site.command("compare", "before", "box")
+    assert compared.status == 0 and "No difference: first, second" in compared.output, compared.output
 
 
 def test_a_folder_without_runs_is_refused_with_the_folders_that_have_some(site: Site):

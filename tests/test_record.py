@@ -156,6 +156,18 @@ def test_a_failed_run_is_kept_beside_the_good_one_shown_and_never_reused(recipe,
     assert runs.why_run(recipe, MACHINE, VERSIONS) == []
 
 
+def test_a_failure_is_over_when_the_good_run_is_current_again(recipe, tmp_path: Path):
+    runs, newer = Runs(tmp_path / "runs"), VERSIONS | {"numpy": "2.1"}
+    good = make_record(recipe)
+    runs.save(good)
+    failed = make_record(recipe, status="failed", versions=newer)
+    runs.save(replace(failed, key=key_of(recipe, MACHINE, newer)))
+    assert not runs.settle(recipe, MACHINE, newer) and runs.newest("box", "demo").run.status == "failed"
+    assert runs.settle(recipe, MACHINE, VERSIONS)
+    assert runs.shown(recipe, "box") == runs.newest("box", "demo") == good
+    assert runs.why_run(recipe, MACHINE, newer) == ["version of numpy: 2.0 → 2.1"]
+
+
 def test_files_are_written_whole_and_only_when_they_change(tmp_path: Path, monkeypatch):
     file = tmp_path / "folder" / "file"
     assert write_whole(file, "one")
