@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from recipe_runner.progress import Progress
 from recipe_runner.published import load as load_figures
 from recipe_runner.published import references_to_nothing
 from recipe_runner.recipe import Recipe, RecipeError, load_all
-from recipe_runner.record import Record, Runs, key_of
+from recipe_runner.record import Record, Runs, key_from
 from recipe_runner.run import PASSED, run
 
 
@@ -23,38 +24,50 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
     """Run those of `recipes` whose kept run is stale. Returns what went wrong, by path."""
     problems: dict[str, RecipeError] = {}
     machine = this_machine()
-    due: list[tuple[Recipe, dict[str, str], float | None]] = []
+    due: list[tuple[Recipe, float | None]] = []
     for recipe in recipes:
         try:
             versions = versions_for(recipe)
             if options.rerun or not runs.settle(recipe, machine, versions):
                 last = None if options.rerun else runs.load(machine.name, recipe.name)
-                due.append((recipe, versions, last.run.seconds if last else None))
+                due.append((recipe, last.run.seconds if last else None))
         except RecipeError as problem:
             problems[recipe.path] = problem
     if due and preflight.main(["compiler"]) != 0:
         why = RecipeError("recipes", "cannot run without what is named above", "Install it, then run make again")
-        return problems | {recipe.path: why for recipe, _, _ in due}
+        return problems | {recipe.path: why for recipe, _ in due}
     progress = Progress(len(due))
-    for recipe, versions, last_s in due:
-        with alone_on_machine(progress.waits), progress.recipe(recipe.name, last_s):
+    for recipe, last_s in due:
+        try:
+            record = _run_now(recipe, options, progress, last_s)
+            runs.save(record)
+        except RecipeError as problem:
+            problems[recipe.path] = problem
+            continue
+        done = record.run
+        if done.status != PASSED:
+            problems[recipe.path] = RecipeError(recipe.path, done.reason, remedy_for(done.status))
+    return problems
+
+
+def _run_now(recipe: Recipe, options: Options, progress: Progress, last_s: float | None) -> Record:
+    """Run one recipe. Its key is made of what the run gets, as its files may be edited meanwhile."""
+    with alone_on_machine(progress.waits), tempfile.TemporaryDirectory(prefix="recipe-data-") as folder:
+        data = recipe.read_data()
+        files = {name: Path(folder) / str(number) for number, name in enumerate(data)}
+        for name, file in files.items():
+            file.write_bytes(data[name])
+        with progress.recipe(recipe.name, last_s):
             done = run(
                 recipe.blocks,
                 name=recipe.name,
                 packages=[requirement.name for requirement in recipe.front_matter.dependencies],
                 time_limit_s=options.time_limit_s or recipe.front_matter.time_limit_s,
-                data=recipe.data_files,
+                data=files,
                 on_block=progress.block,
             )
-        progress.done(done.status, done.seconds)
-        try:
-            runs.save(Record(done, recipe.path, key_of(recipe, machine, versions)))
-        except RecipeError as problem:
-            problems[recipe.path] = problem
-            continue
-        if done.status != PASSED:
-            problems[recipe.path] = RecipeError(recipe.path, done.reason, remedy_for(done.status))
-    return problems
+    progress.done(done.status, done.seconds)
+    return Record(done, recipe.path, key_from(done.blocks, data, done.machine, done.versions))
 
 
 def bring_up_to_date(

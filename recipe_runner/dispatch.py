@@ -196,8 +196,8 @@ class Dispatcher:
             try:
                 request_id = uuid.uuid4().hex
                 request = self.request(job.recipe, request_id)
-            except OSError as error:
-                self.fail(job, f"a data file cannot be read ({error})", "Restore it")
+            except RecipeError as problem:
+                self.fail(job, problem.cause, problem.remedy)
                 continue
             last_s = self.seconds(job.recipe, worker.kind)
             tail = f"last time {last_s:.0f} s" if last_s >= 0 else "first run"
@@ -226,7 +226,7 @@ class Dispatcher:
 
     def request(self, recipe: Recipe, request_id: str) -> str:
         """What a worker needs to run a recipe, as JSON."""
-        data = {name: base64.b64encode(file.read_bytes()).decode() for name, file in recipe.data_files.items()}
+        data = {name: base64.b64encode(content).decode() for name, content in recipe.read_data().items()}
         request = {
             "id": request_id,
             "name": recipe.name,

@@ -127,6 +127,19 @@ class Recipe:
         """The declared data files: name in the working directory -> file on disk."""
         return {name: self.root / Path(self.path).parent / name for name in self.front_matter.data}
 
+    def read_data(self) -> dict[str, bytes]:
+        """What is in the data files now, by name.
+
+        Raises
+        ------
+        RecipeError
+            If one cannot be read.
+        """
+        try:
+            return {name: file.read_bytes() for name, file in self.data_files.items()}
+        except OSError as error:
+            raise RecipeError(self.path, f"a data file cannot be read ({error})", "Restore it") from None
+
 
 def find(root: Path) -> list[Path]:
     """All recipe files under `root`, in no order that means anything."""

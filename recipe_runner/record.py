@@ -70,8 +70,7 @@ def key_from(
 
 def key_of(recipe: Recipe, machine: Machine, versions: Mapping[str, str]) -> dict[str, str]:
     """The key of a run of `recipe` on `machine` with packages of `versions`."""
-    data = {name: file.read_bytes() for name, file in recipe.data_files.items()}
-    return key_from(recipe.blocks, data, machine, versions)
+    return key_from(recipe.blocks, recipe.read_data(), machine, versions)
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

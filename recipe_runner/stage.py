@@ -20,8 +20,8 @@ def stage(root: Path, source: Path, html: Path, recipes: Sequence[Recipe], error
         for file in (root / gallery).glob("*.rst"):
             wanted[source / gallery / file.name] = file.read_bytes()
     for recipe in recipes:
-        for file in recipe.data_files.values():
-            wanted[source / file.relative_to(root)] = file.read_bytes()
+        for name, content in recipe.read_data().items():
+            wanted[source / recipe.data_files[name].relative_to(root)] = content
     for file in find(root):
         path = file.relative_to(root).as_posix()
         wanted[source / path] = _stand_in(errors[path]).encode() if path in errors else file.read_bytes()

@@ -69,6 +69,28 @@ def test_a_failure_does_not_cost_the_last_good_run(site: Site):
     assert [file.name for file in site.runs()] == ["first.ipynb", "second.ipynb"], "the failure is over"
 
 
+def test_a_data_file_that_is_edited_under_its_run_makes_it_run_again(site: Site):
+    data = site.root / "recipes_source/a.csv"
+    data.write_text("one")
+    block = f"print(open('a.csv').read())\nfrom pathlib import Path\nPath({str(data)!r}).write_text('two')"
+    site.write("recipes_source/first.py", block, front='data = ["a.csv"]')
+    assert site.build().status == 0
+    again = site.build()
+    assert (again.status, again.ran) == (0, ["first"])
+    assert "two" in site.page("recipes/first")
+    assert site.build().ran == []
+
+
+def test_a_data_file_that_is_removed_under_its_run_is_one_line(site: Site):
+    data = site.root / "recipes_source/a.csv"
+    data.write_text("one")
+    site.write("recipes_source/first.py", f"import os\nos.remove({str(data)!r})", front='data = ["a.csv"]')
+    built = site.build()
+    assert built.status == 1 and "Traceback" not in built.output
+    assert len(built.errors) == 1 and "first.py: a data file cannot be read" in built.errors[0], built.output
+    assert len(site.runs()) == 2, "its run is good and kept"
+
+
 def test_two_recipes_of_one_name(site: Site):
     shutil.copy(site.root / "recipes_source/first.py", site.root / "intermediate_source/first.py")
     built = site.build()
