@@ -10,10 +10,17 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import v4
 
 #: One block's text and pictures. A page above 150 KiB is too long to read; this is far above, and far below harm.
 OUTPUT_CAP_BYTES = 4 * 1024**2
+
+#: An error comes on top, whatever was printed before it; its message and its traceback are cut at half of this.
+ERROR_CAP_BYTES = 256 * 1024
+
+#: How long the kernel may take to tell what the recipe left, when the recipe's own time is over.
+FACTS_LIMIT_S = 60
 
 #: The kind of output in which `in_kernel.py` reports.
 FACTS = "application/vnd.recipe-facts+json"
@@ -27,6 +34,10 @@ class ThisPython(KernelSpecManager):
         return KernelSpec(argv=argv, language="python", display_name="Python 3")
 
 
+class FactsError(Exception):
+    """The kernel did not tell what the recipe left, and why not."""
+
+
 class Client(NotebookClient):
     """Joins stream outputs as they arrive, and drops what exceeds a block's cap."""
 
@@ -36,32 +47,88 @@ class Client(NotebookClient):
         self._capped: set[int] = set()
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
-        content, is_stream = msg["content"], msg["msg_type"] == "stream"
-        size = len(content["text"]) if is_stream else sum(len(str(v)) for v in content.get("data", {}).values())
-        too_much = size > self._left[cell_index] and msg["msg_type"] != "error"
+        if self.clear_before_next_output:  # nbclient would, but for a text that is joined.
+            self.clear_before_next_output = False
+            self.clear_output(outs, msg | {"content": {"wait": False}}, cell_index)
+        content, is_stream, is_error = msg["content"], msg["msg_type"] == "stream", msg["msg_type"] == "error"
+        if is_error:
+            _cut_error(content)
+        left = self._left[cell_index]
+        room = max(0, left + ERROR_CAP_BYTES * is_error)
+        size = sum(len(_encoded(text)) for text in _texts(content))
+        too_much = size > room
         if too_much and is_stream:
-            content["text"] = content["text"][: self._left[cell_index]]
+            content["text"] = _cut(content["text"], room)
         if is_stream and outs and outs[-1].get("name") == content["name"]:
             outs[-1]["text"] += content["text"]
         elif not too_much or (is_stream and content["text"]):
             super().output(outs, msg, display_id, cell_index)
-        self._left[cell_index] = 0 if too_much else self._left[cell_index] - size
+        self._left[cell_index] = min(0, left) if too_much else left - size
         if too_much and cell_index not in self._capped:
             self._capped.add(cell_index)
             notice = f"\n[Output capped at {OUTPUT_CAP_BYTES // 1024**2} MiB: the rest was dropped.]\n"
             outs.append(v4.new_output("stream", name="stderr", text=notice))
         return None
 
+    def clear_output(self, outs: list[Any], msg: dict[str, Any], cell_index: int) -> None:
+        super().clear_output(outs, msg, cell_index)
+        if not outs:  # What a recipe cleared is not kept, and so does not count.
+            self._left.pop(cell_index, None)
+            self._capped.discard(cell_index)
+
+
+def _texts(content: dict[str, Any]) -> list[str]:
+    """All that a message wants to show."""
+    data = content.get("data", {}).values()
+    return [content.get("text", ""), content.get("evalue", ""), *content.get("traceback", []), *map(str, data)]
+
+
+def _encoded(text: str) -> bytes:
+    """As a file would hold it; half a surrogate pair, which no file can hold, is a question mark."""
+    return text.encode(errors="replace")
+
+
+def _cut(text: str, size: int) -> str:
+    """The text, or its first `size` bytes without a part of a letter."""
+    encoded = _encoded(text)
+    return text if len(encoded) <= size else encoded[:size].decode(errors="ignore")
+
+
+def _cut_error(content: dict[str, Any]) -> None:
+    content["evalue"] = _cut(content["evalue"], ERROR_CAP_BYTES // 2)
+    traceback = "\n".join(content["traceback"])
+    if (cut := _cut(traceback, ERROR_CAP_BYTES // 2)) != traceback:
+        content["traceback"] = [cut]
+
 
 async def collect(client: Client) -> dict[str, Any]:
-    """Ask the kernel what the recipe left: metrics, claims, device and its memory."""
-    cell = v4.new_code_cell("get_ipython().publish_recipe_facts()")
+    """Ask the kernel what the recipe left: metrics, claims, device and its memory.
+
+    Raises
+    ------
+    FactsError
+        If no answer comes.
+    """
+    # The recipe may use the name `get_ipython` for something else.
+    cell = v4.new_code_cell("__import__('IPython').get_ipython().publish_recipe_facts()")
     client.nb.cells.append(cell)
+    client.timeout_func = lambda _: FACTS_LIMIT_S
     try:
         await client.async_execute_cell(cell, len(client.nb.cells) - 1, store_history=False)
+    except CellTimeoutError:
+        raise FactsError(f"its metrics and claims did not arrive within {FACTS_LIMIT_S} s") from None
+    except CellExecutionError as error:
+        line = str(error.evalue).strip().partition("\n")[0][:200]
+        raise FactsError(f"its metrics and claims cannot be read ({error.ename}: {line})") from None
     finally:
         client.nb.cells.pop()
-    return next(output["data"][FACTS] for output in cell.outputs if FACTS in output.get("data", {}))
+    facts = next((output["data"][FACTS] for output in cell.outputs if FACTS in output.get("data", {})), None)
+    if facts is None:
+        raise FactsError(
+            f"its metrics and claims did not arrive: they exceed {OUTPUT_CAP_BYTES // 1024**2} MiB, "
+            "or the recipe changed how its kernel shows things"
+        )
+    return facts
 
 
 async def leave(client: Client, manager: AsyncKernelManager) -> None:

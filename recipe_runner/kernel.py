@@ -25,7 +25,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import v4
 
 from recipe_runner import processes
-from recipe_runner.jupyter import Client, ThisPython, collect, how_it_ended, leave
+from recipe_runner.jupyter import Client, FactsError, ThisPython, collect, how_it_ended, leave
 from recipe_runner.room import new_room
 from recipe_runner.scrub import scrubber, secrets_in
 
@@ -141,6 +141,8 @@ class _Session:
                 self.execution.facts = await collect(client)
             await leave(client, manager)
             self.refuse_left_processes(kernel)
+        except FactsError as error:
+            self.end("failed", str(error))
         except CellTimeoutError:
             self.end("timed out", f"block {self.block_number} was running at the limit of {self.time_limit_s:g} s")
         except CellExecutionError as error:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from recipe_runner import processes
-from recipe_runner.jupyter import OUTPUT_CAP_BYTES
+from recipe_runner.jupyter import ERROR_CAP_BYTES, OUTPUT_CAP_BYTES
 from recipe_runner.machine import this_machine
 from recipe_runner.room import new_room
 from recipe_runner.run import run
@@ -141,6 +141,12 @@ ENDINGS = {
     "metrics: text": ("metrics = {'a_s': '1'}", "failed", "metrics['a_s'] is str"),
     "metrics: no unit": ("metrics = {'a': 1}", "failed", "metrics['a'] names no unit"),
     "metrics: list": ("metrics = [1]", "failed", "metrics is not a dict but list"),
+    "metrics: a key": (
+        "class Key: __str__ = lambda key: 1 / 0\nmetrics = {Key(): 1}",
+        "failed",
+        "its metrics and claims cannot be read (ZeroDivisionError: division by zero)",
+    ),
+    "claims: 5 MB": ("claims = {'a' * 5_000_000: True}", "failed", "its metrics and claims did not arrive"),
     "claims: int": ("claims = {'a': 1}", "failed", "claims['a'] is int, must be bool"),
 }
 
@@ -225,6 +231,25 @@ def test_output_is_capped_while_it_arrives():
     assert done.status == "passed"
     assert len(text_of(done.outputs[0])) <= OUTPUT_CAP_BYTES + 100
     assert "capped at 4 MiB" in text_of(done.outputs[0])
+
+
+def test_the_cap_counts_bytes_and_errors_too():
+    done = run(["print('é' * 3_000_000)", "raise ValueError('é' * 20_000_000)"], name="demo")
+    assert done.reason.startswith("block 2 raised ValueError: éé")
+    texts = [text_of(done.outputs[0]), str(done.outputs[1])]
+    assert OUTPUT_CAP_BYTES - 2 <= len(texts[0].encode()) <= OUTPUT_CAP_BYTES + 100
+    assert "ValueError" in texts[1] and "éé" in texts[1] and len(texts[1].encode()) <= ERROR_CAP_BYTES + 500
+
+
+def test_what_a_recipe_clears_is_gone_and_does_not_count():
+    code = "from IPython.display import clear_output\nfor i in range(3):\n    print(i, 'x' * {})\n    clear_output({})"
+    done = run([code.format(0, True), code.format(3_000_000, True) + "\nprint('end')"], name="demo")
+    assert [text_of(outputs) for outputs in done.outputs] == ["2 \n", "end\n"]
+
+
+def test_a_recipe_may_use_the_name_of_ipythons_function():
+    done = run(["get_ipython = None\nmetrics = {'a_s': 1}"], name="demo")
+    assert (done.status, done.reason, done.metrics) == ("passed", "", {"a_s": 1})
 
 
 def test_stacks_name_the_recipe_and_the_block():
