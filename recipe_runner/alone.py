@@ -42,16 +42,26 @@ def alone_on_machine(on_wait: Callable[[], None] = lambda: None) -> Iterator[Non
 
     `on_wait` is called first, if there is one.
     """
-    handle = _open_lock()
-    try:
+    while True:
+        handle = _open_lock()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)  # Frees the lock, as does the end of the process.
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_in_place(handle):
+                yield
+                return
+        finally:
+            os.close(handle)  # Frees the lock, as does the end of the process.
+
+
+def _is_in_place(handle: int) -> bool:
+    """Whether others find this lock: a cleaner of the temporary folder may have removed the file during the wait."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), _lock_file().stat())
+    return False
 
 
 def place() -> str:
@@ -62,9 +72,13 @@ def place() -> str:
     return f"{socket.gethostname()} {found.st_dev} {found.st_ino}"
 
 
+def _lock_file() -> Path:
+    return Path(tempfile.gettempdir()) / "recipe-runner.lock"
+
+
 def _open_lock() -> int:
     """Open the machine's lock. In a sticky folder a file of another user may be read, and not be made anew."""
-    file = Path(tempfile.gettempdir()) / "recipe-runner.lock"
+    file = _lock_file()
     while True:
         with contextlib.suppress(FileNotFoundError):
             return os.open(file, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import os
 import random
@@ -21,6 +22,7 @@ import psutil
 import pytest
 from conftest import ROOT, Built, Site
 
+from recipe_runner.alone import alone_on_machine
 from recipe_runner.jupyter import OUTPUT_CAP_BYTES
 from recipe_runner.run import run
 
@@ -168,6 +170,21 @@ def test_builds_in_two_clones_take_turns(site: Site, tmp_path_factory):
         times.append([float(t) for t in re.findall(r"(?:from|to) ([0-9.]+)", run_file.read_text())])
     (_, end), (start, _) = sorted(times)
     assert end <= start
+
+
+def test_a_lock_that_is_removed_during_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock = tmp_path / "recipe-runner.lock"
+    lock.touch()
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def clean() -> None:
+            lock.unlink()
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        with alone_on_machine(clean), lock.open() as found, pytest.raises(BlockingIOError):
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def clock(days: int) -> dict[str, str]:
