@@ -117,10 +117,8 @@ def build_site(
     return clean
 
 
-def check_collection(
-    root: Path, recipes: Sequence[Recipe], runs: Runs, machines: Sequence[str]
-) -> dict[str, RecipeError]:
-    """What is wrong with the files that the site shows: runs, their order, published figures. By the file's path."""
+def check_collection(root: Path, recipes: Sequence[Recipe], runs: Runs, machines: Sequence[str]) -> list[RecipeError]:
+    """What is wrong with the files that the site shows: runs, their order, published figures. One problem a file."""
     collection = Collection(runs, Runs(root / "results"), machines, recipes)
     shown, found = collection.shown, list(collection.problems)
     try:
@@ -129,7 +127,7 @@ def check_collection(
         found.append(problem)
     else:
         found += references_to_nothing(figures, shown)
-    return {str(problem.file): problem for problem in reversed(found)}  # The first of each file stays.
+    return list({str(problem.file): problem for problem in reversed(found)}.values())  # The first of each file stays.
 
 
 def build(root: Path, options: Options) -> int:
@@ -140,7 +138,8 @@ def build(root: Path, options: Options) -> int:
     runs = Runs(root / "_build" / "runs")
     with alone_in_clone(root / "_build"):
         problems, machines = bring_up_to_date(root, chosen, runs, options)
-        problems |= check_collection(root, recipes, runs, machines)
+        # Not by path: a recipe that failed may also name a page that does not exist.
+        problems |= {str(problem): problem for problem in check_collection(root, recipes, runs, machines)}
         clean = build_site(root, runs, machines, recipes, errors)
     return report(errors | problems, clean)
 
@@ -165,7 +164,7 @@ def replay(root: Path, machine: str | None) -> int:
         raise RecipeError("results", cause, f"Machines: {', '.join(machines) or 'none yet; run: make html record'}")
     machine = machine or machines[0]
     with alone_in_clone(root / "_build"):
-        problems = check_collection(root, recipes, runs, [machine])
+        problems = {str(problem): problem for problem in check_collection(root, recipes, runs, [machine])}
         clean = build_site(root, runs, [machine], recipes, errors)
     return report(errors | problems, clean)
 

@@ -46,17 +46,7 @@ def _publishable(root: Path, recipe: Recipe) -> Record:
         If it is missing, stale or failed, if it shows a warning that the recipe does not expect, or if the recipe has
         changes that are not committed.
     """
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", recipe.path, *map(str, recipe.data_files.values())],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if changed.returncode != 0:
-        raise RecipeError(recipe.path, "not in a git repository", "Record runs from a clone")
-    if changed.stdout.strip():
-        raise RecipeError(recipe.path, "has changes that are not committed", "Commit them, then record")
+    _check_committed(root, recipe)
     runs = Runs(root / "_build" / "runs")
     if reasons := runs.why_run(recipe, this_machine(), versions_for(recipe)):
         raise RecipeError(recipe.path, f"its run is not current ({reasons[0]})", f"Run: make html ONLY={recipe.name}")
@@ -66,6 +56,33 @@ def _publishable(root: Path, recipe: Recipe) -> Record:
             recipe.path, f"shows a warning: {warnings[0][:80]}", "Mend it, or add it to expected_warnings"
         )
     return record
+
+
+def _check_committed(root: Path, recipe: Recipe) -> None:
+    """Refuse a recipe whose files others could not get.
+
+    Raises
+    ------
+    RecipeError
+        If one of its files has changes that are not committed, or git ignores it.
+    """
+    files = [recipe.path, *(file.relative_to(root).as_posix() for file in recipe.data_files.values())]
+    changed = _git(root, "status", "--porcelain", "--", *files)
+    if changed.returncode != 0:
+        raise RecipeError(recipe.path, "not in a git repository", "Record runs from a clone")
+    if changed.stdout.strip():
+        raise RecipeError(recipe.path, "has changes that are not committed", "Commit them, then record")
+    for file in files:
+        # `git status` says nothing of a file that .gitignore names.
+        if not _git(root, "ls-files", "--", file).stdout.strip():
+            raise RecipeError(recipe.path, f"git ignores {file}", f"Run git add --force {file}, commit, then record")
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise RecipeError("git", "not found, so nothing says what is committed", "Install git") from None
 
 
 def _check_against_published(record: Record, before: Record | None) -> None:

@@ -213,6 +213,10 @@ def test_a_related_page_that_is_gone_is_named_and_costs_no_page(site: Site):
         "error: recipes_source/first.py: see_also names 'gone', which is no other recipe. Others: second"
     ]
     assert "first says 42" in (page := site.page("recipes/first")) and "intermediate/second.html" in page
+    file = site.root / "recipes_source/first.py"
+    file.write_text(file.read_text().replace("6 * 7", "1 / 0"))
+    errors = site.build().errors
+    assert len(errors) == 2 and "ZeroDivisionError" in errors[0] + errors[1], "its own failure is named too"
 
 
 def test_replay_shows_recorded_runs_and_runs_nothing(site: Site):
@@ -234,6 +238,9 @@ def test_record_promotes_good_runs_of_committed_code_only(site: Site):
 
     site.write("recipes_source/loud.py", "import warnings\nwarnings.warn('beware')")
     site.write("recipes_source/stale.py", "print(1)")
+    site.write("recipes_source/ignored.py", "print(1)", front='data = ["a.csv"]')
+    (site.root / "recipes_source/a.csv").write_text("1")
+    (site.root / ".gitignore").write_text("*.csv\n")
     git("init", "-q")
     git("add", "recipes_source", "intermediate_source")
     git("commit", "-qm", "recipes")
@@ -246,11 +253,16 @@ def test_record_promotes_good_runs_of_committed_code_only(site: Site):
 
     recorded = site.command("record", MACHINE="box")
     assert recorded.status == 1 and "1 run put into results/box" in recorded.output
-    assert [line.partition(": ")[2].partition(": ")[2].partition(".")[0] for line in recorded.errors] == [
-        "has changes that are not committed",
-        "shows a warning: loud",
-        f"its run is not current ({recorded.errors[2].partition('(')[2].partition(')')[0]})",
+    expected = [
+        "intermediate_source/second.py: has changes that are not committed.",
+        "recipes_source/ignored.py: git ignores recipes_source/a.csv.",
+        "recipes_source/loud.py: shows a warning: loud.py",
+        "recipes_source/stale.py: its run is not current (code: ",
     ]
+    for line, start in zip(recorded.errors, expected, strict=True):
+        assert line.startswith(f"error: {start}")
+    no_git = site.command("record", MACHINE="box", PATH="")
+    assert (no_git.status, len(no_git.errors)) == (1, 1) and "error: git: not found" in no_git.errors[0]
     assert [file.name for file in (site.root / "results/box").iterdir()] == ["first.ipynb"]
 
 
