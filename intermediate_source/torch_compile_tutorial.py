@@ -22,6 +22,9 @@
 # training_first_call_s = "first compiled training step, including compilation"
 # training_second_call_s = "second compiled training step"
 # training_breakeven_calls_count = "training steps until the time saved has repaid compilation"
+# inference_start_up_breakeven_calls_count = "forward passes until start-up of the compiler is repaid too"
+# training_start_up_breakeven_calls_count = "training steps until start-up of the compiler is repaid too"
+# start_up_s = "first compilation of the process, a tiny function"
 # batch_2_speedup_x = "forward pass, a graph for any batch size: eager time ÷ compiled time"
 # batch_4_speedup_x = "forward pass, a graph for any batch size: eager time ÷ compiled time"
 # batch_8_speedup_x = "forward pass, a graph for any batch size: eager time ÷ compiled time"
@@ -82,7 +85,10 @@ print(f"torch {torch.__version__} on {device}, mode={mode!r}")
 # Compile a function
 # ------------------
 #
-# ``torch.compile`` takes a function and returns one that you call in the same way.
+# ``torch.compile`` takes a function and returns one that you call in the same way. When that is called, TorchDynamo,
+# the front end, captures the tensor operations; Inductor, the backend, writes code that does several of them in one
+# pass over memory (*fusion*), and compiles it. The first compilation of a process also starts up the compiler, so we
+# time it.
 
 
 def foo(x, y):
@@ -91,8 +97,12 @@ def foo(x, y):
 
 x, y = torch.randn(10, 10, device=device), torch.randn(10, 10, device=device)
 compiled_foo = torch.compile(foo)
-torch.testing.assert_close(compiled_foo(x, y), foo(x, y))
+start = time.perf_counter()
+result = compiled_foo(x, y)
+start_up_s = time.perf_counter() - start
+torch.testing.assert_close(result, foo(x, y))
 print("compiled function: matches eager mode within rounding")
+print(f"first compilation of this process: {start_up_s:.1f} s")
 
 # %%
 # It is also a decorator.
@@ -147,8 +157,8 @@ assert list(block.state_dict()) == ["linear.weight", "linear.bias"], (
 # -----------------------
 #
 # Nothing is compiled until a function is called with real inputs. So first calls are slow. We time each call of a real
-# model on its own. The examples above have already paid what the first compilation in a process costs, such as start-up
-# of the compiler, so it is not charged to the model. ``torch.compiler.reset()`` makes the process forget compiled code.
+# model on its own. The first example above has paid the start-up of the compiler, so it is not charged to the model.
+# ``torch.compiler.reset()`` makes the process forget compiled code.
 # The cache on disk is empty when this page runs; on your machine a second run finds it filled, and starts faster.
 
 
@@ -214,17 +224,28 @@ if device == "cpu":
 # Now the steady state, without the first calls: the median of many calls, with its interquartile range (IQR). The
 # outputs are compared first. Compiled code adds and multiplies in another order, so they are close, not equal.
 #
+# The IQR is the spread within this measurement. From one minute to the next a machine can change by more: compare with
+# the calls 3 to 5 above.
+#
 # The timer of PyTorch uses one thread unless we say otherwise, so we give it all that the process has. It also waits
-# for the GPU.
+# for the GPU. Eager and compiled calls are timed in turns: if the machine is slow for some seconds, it is slow for
+# both.
 
 
-def median_and_iqr_ms(call, seconds=2):
-    """Milliseconds of `call`: median and interquartile range."""
-    timer = benchmark.Timer(
-        "call()", globals={"call": call}, num_threads=torch.get_num_threads()
-    )
-    measured = timer.blocked_autorange(min_run_time=seconds)
-    return measured.median * 1e3, measured.iqr * 1e3
+def in_turns_ms(*calls, seconds=2):
+    """Milliseconds of each call: median and interquartile range."""
+    timers = [
+        benchmark.Timer(
+            "call()", globals={"call": call}, num_threads=torch.get_num_threads()
+        )
+        for call in calls
+    ]
+    turns = [
+        [timer.blocked_autorange(min_run_time=seconds / 5) for timer in timers]
+        for _ in range(5)
+    ]
+    merged = [benchmark.Measurement.merge(each)[0] for each in zip(*turns, strict=True)]
+    return [(m.median * 1e3, m.iqr * 1e3) for m in merged]
 
 
 def steady_state_table(eager, compiled):
@@ -239,8 +260,9 @@ with torch.no_grad():
     torch.testing.assert_close(
         compiled_model(image), model(image), rtol=1e-2, atol=1e-2
     )
-    inference_eager = median_and_iqr_ms(lambda: model(image))
-    inference_compiled = median_and_iqr_ms(lambda: compiled_model(image))
+    inference_eager, inference_compiled = in_turns_ms(
+        partial(model, image), partial(compiled_model, image)
+    )
 inference_speedup = inference_eager[0] / inference_compiled[0]
 print(steady_state_table(inference_eager, inference_compiled))
 
@@ -249,8 +271,11 @@ print(steady_state_table(inference_eager, inference_compiled))
 # ------------------------
 #
 # A training step is more than a model: forward pass, loss, backward pass, optimizer. We put all of it into one function
-# and compile that. The compiler may split it into several graphs, and we print how many. Two copies of the model start
-# from the same weights, so their first losses must be close.
+# and compile that. TorchDynamo cannot follow some of it, such as ``loss.backward()``: it leaves that to Python and goes
+# on behind it, in another graph (a *graph break*). The backward pass is compiled all the same, when its forward graph
+# is. We print how many graphs there are and where they end. Two copies of the model start from the same weights, so
+# their first losses must be close. The first call takes longer than in inference: there is a backward pass to compile,
+# and the optimizer works on every parameter.
 #
 # The warning concerns a label that the optimizer leaves for the profiler. Compiled code leaves it out.
 
@@ -288,6 +313,8 @@ training_calls_s = [
 ]
 print(per_call_table(training_eager_calls_s, training_calls_s))
 print(f"\ngraphs in the compiled step: {counters['stats']['unique_graphs']}")
+for reason in counters["graph_break"]:
+    print(f"graph break: {reason.splitlines()[0]}")
 
 # Later losses drift apart, as two eager runs on a GPU do: each step adds its rounding.
 torch.testing.assert_close(
@@ -298,8 +325,7 @@ for kind, values in losses.items():
 
 # %%
 
-training_eager = median_and_iqr_ms(eager_step)
-training_compiled = median_and_iqr_ms(compiled_step)
+training_eager, training_compiled = in_turns_ms(eager_step, compiled_step)
 training_speedup = training_eager[0] / training_compiled[0]
 print(steady_state_table(training_eager, training_compiled))
 
@@ -309,37 +335,41 @@ print(steady_state_table(training_eager, training_compiled))
 #
 # The first calls cost seconds, each later call saves milliseconds. The break-even is the number of calls after which
 # the saved time has repaid the compilation. We divide what the first two compiled calls took beyond two eager calls by
-# what each later call saves, and add these two calls.
+# what each later call saves, and add these two calls. A process that compiles nothing else also pays the start-up of
+# the compiler: the second number includes it. With a filled cache on disk both are smaller.
 
 
-def break_even_calls(first_calls_s, eager_ms, compiled_ms):
+def break_even_calls(first_calls_s, eager_ms, compiled_ms, start_up_s=0):
     """Calls until compilation has paid; None if it never does."""
     saved_ms = eager_ms - compiled_ms
-    compile_ms = sum(first_calls_s[:2]) * 1e3 - 2 * eager_ms
+    compile_ms = (start_up_s + sum(first_calls_s[:2])) * 1e3 - 2 * eager_ms
     return 2 + math.ceil(compile_ms / saved_ms) if saved_ms > 0 else None
 
 
-break_even = {
-    "inference": break_even_calls(
-        inference_calls_s, inference_eager[0], inference_compiled[0]
-    ),
-    "training": break_even_calls(
-        training_calls_s, training_eager[0], training_compiled[0]
-    ),
-}
-for kind, calls in break_even.items():
-    pays = f"pays after {calls:,} calls" if calls else "does not pay: it is not faster"
-    print(f"{kind}: {pays}")
+break_even = {}
+for kind, first_calls_s, eager, compiled in [
+    ("inference", inference_calls_s, inference_eager, inference_compiled),
+    ("training", training_calls_s, training_eager, training_compiled),
+]:
+    calls, with_start_up = (
+        break_even_calls(first_calls_s, eager[0], compiled[0], extra_s)
+        for extra_s in (0, start_up_s)
+    )
+    break_even[kind] = calls, with_start_up
+    if calls:
+        print(f"{kind}: pays after {calls:,} calls, {with_start_up:,} with start-up")
+    else:
+        print(f"{kind}: does not pay, it is not faster")
 
 # %%
-# It depends
-# ----------
+# Does it depend on the batch size?
+# ---------------------------------
 #
-# The speed-up may depend on the model, the hardware and the batch size; the last section says whether the batch size
-# mattered here. We measure three sizes. By default the second size would be a recompilation, after which TorchDynamo
-# treats the dimension as dynamic. We mark it as dynamic at once, so that one graph can serve all, and print the number
-# of graphs. (A dynamic graph may carry a bound. Beyond it, a size is compiled anew.) It can also be slower than a graph
-# for a fixed shape, and this one uses the default mode, so compare these figures with each other only.
+# The speed-up may depend on the model, the hardware and the batch size. We measure three sizes. By default the second
+# size would be a recompilation, after which TorchDynamo treats the dimension as dynamic. We mark it as dynamic at once,
+# so that one graph can serve all, and print the number of graphs. (A dynamic graph may carry a bound. Beyond it, a size
+# is compiled anew.) It can also be slower than a graph for a fixed shape, and this one uses the default mode, so
+# compare these figures with each other only.
 
 batch_sizes = (4, 16, 64) if device == "cuda" else (2, 4, 8)
 torch.compiler.reset()
@@ -353,16 +383,24 @@ with torch.no_grad():
         torch.testing.assert_close(
             dynamic_model(images), model(images), rtol=1e-2, atol=1e-2
         )
-        eager_ms, _ = median_and_iqr_ms(partial(model, images), seconds=1)
-        compiled_ms, _ = median_and_iqr_ms(partial(dynamic_model, images), seconds=1)
+        (eager_ms, _), (compiled_ms, _) = in_turns_ms(
+            partial(model, images), partial(dynamic_model, images), seconds=1
+        )
         speedup_by_batch[n] = eager_ms / compiled_ms
 dynamic_graphs = counters["stats"]["unique_graphs"]
 print(f"graphs for {len(batch_sizes)} batch sizes: {dynamic_graphs}")
 print(
     f"speed-up by batch size: { {n: round(s, 2) for n, s in speedup_by_batch.items()} }"
 )
+range_x = max(speedup_by_batch.values()) / min(speedup_by_batch.values())
+print(
+    f"largest ÷ smallest: {range_x:.2f}:",
+    "it depends on the batch size here"
+    if range_x > 1.1
+    else "it hardly depends on it here",
+)
 
-figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.5, 3), layout="constrained")
 bars = axes.bar([str(n) for n in batch_sizes], speedup_by_batch.values(), width=0.5)
 axes.bar_label(bars, fmt="%.2f×")
 axes.axhline(1, color="tab:red", linestyle="--", label="as fast as eager")
@@ -398,17 +436,16 @@ for kind, eager, compiled, first_calls in [
         f"{kind}_second_call_s": first_calls[1],
     }
     # There is no such number where compiled code is not faster.
-    if break_even[kind]:
-        metrics[f"{kind}_breakeven_calls_count"] = break_even[kind]
+    if break_even[kind][0]:
+        metrics[f"{kind}_breakeven_calls_count"] = break_even[kind][0]
+        metrics[f"{kind}_start_up_breakeven_calls_count"] = break_even[kind][1]
 metrics |= {f"batch_{n}_speedup_x": s for n, s in speedup_by_batch.items()}
-metrics["dynamic_graphs_count"] = dynamic_graphs
+metrics |= {"dynamic_graphs_count": dynamic_graphs, "start_up_s": start_up_s}
 
 claims = {
     "compiled inference is faster than eager": inference_speedup > 1,
     "a compiled training step is faster than an eager one": training_speedup > 1,
-    "the speed-up differs by more than a tenth between batch sizes": (
-        max(speedup_by_batch.values()) > 1.1 * min(speedup_by_batch.values())
-    ),
+    "the speed-up differs by more than a tenth between batch sizes": range_x > 1.1,
 }
 for kind in ("inference", "training"):
     speedup = metrics[f"{kind}_speedup_x"]
@@ -421,9 +458,21 @@ for sentence, held in claims.items():
     print(f"{'held here' if held else 'did not hold here'}: {sentence}")
 
 # %%
+# When it is slower
+# -----------------
+#
+# If compiled code is slower than eager mode for you, look for the cause in this order:
+#
+# 1. **The first calls.** Leave out the first two: they compile, and under ``"reduce-overhead"`` record. 2.
+# **Recompilations and graph breaks.** Run with ``TORCH_LOGS="recompiles,graph_breaks"``. In steady state it must print
+# nothing. Inputs that change their size are the usual cause. 3. **Too little work.** Before compiled code runs, its
+# guards are checked. On small tensors this, and each entry into compiled code, may cost more than fusion saves. Compile
+# a larger part of the program, or leave it in eager mode. On a GPU, try ``mode="reduce-overhead"``. 4. **Nothing to
+# fuse.** Large matrix products and convolutions call the same libraries as in eager mode. 5. **The time is elsewhere.**
+# Where it goes to loading data, a faster model changes nothing: profile first.
+#
 # **When not to do this.** A program that makes fewer calls than the break-even is better off in eager mode. So is one
-# that keeps recompiling because its inputs change. And where the time goes to loading data, a faster model changes
-# nothing: profile first.
+# that keeps recompiling because its inputs change.
 #
 # Measured by others, and not comparable with a small model on a CPU: DenseNet-121 at batch 16 of 3×128×128 with
 # ``mode="reduce-overhead"``: the `Lightning Fabric guide

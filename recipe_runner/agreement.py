@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from recipe_runner.collection import split_unit
 from recipe_runner.recipe import Recipe
 from recipe_runner.record import Record, Runs
-from recipe_runner.results import exact_claims
 from recipe_runner.run import PASSED
 
 #: Counts whose names hold one of these are made of timings. A break-even is missing where nothing was faster, and the
@@ -53,19 +52,14 @@ def differences(first: Record, second: Record, places: tuple[str, str] | None = 
     Returns
     -------
     list of str
-        Status, assertions, metrics that only one has, and counts. If one run did not pass, its status only: such a
-        run records no metrics.
+        Status, metrics that only one has, and counts. An assertion that failed is a status. If one run did not pass,
+        its status only: such a run records no metrics.
     """
     here, there = places or (f"on {first.run.machine.name}", f"on {second.run.machine.name}")
     if first.run.status != PASSED or second.run.status != PASSED:
         states = [_state(record) for record in (first, second)]
         return [f"{states[0]} {here}, {states[1]} {there}"] if first.run.status != second.run.status else []
     lines = []
-    claims = [exact_claims(record.run.blocks) for record in (first, second)]
-    for claim in dict.fromkeys([*claims[0], *claims[1]]):
-        times = [sentences.count(claim) for sentences in claims]
-        if times[0] != times[1]:
-            lines.append(f"assertion '{claim}': {times[0]} times {here}, {times[1]} times {there}")
     one, other = first.run.metrics, second.run.metrics
     for metric in one | other:
         if split_unit(metric)[1] == "_count" and made_of_timings(metric):

@@ -173,6 +173,7 @@ class Pages:
         text = self.head(shown) + content[0]
         text = _TITLE_AND_SENTENCE.sub(lambda match: f"{match.group(1)}\n{status}\n", text, count=1)
         page, footer, downloads = text.rpartition(_FOOTER)
+        page = render.fold_bookkeeping(page)
         content[0] = f"{page}\n{self.tail(shown)}\n{footer}{downloads}" if footer else text
 
     def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:

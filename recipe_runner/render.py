@@ -24,6 +24,10 @@ LONGEST_OUTPUT = 40
 #: A beginning that reStructuredText would take for that of a list or of a comment.
 _LIKE_A_LIST = re.compile(r"([-+*•‣⁃]|\.\.|[(]?(#|[A-Za-z]|[0-9]+|[ivxlcdmIVXLCDM]+)[.)])(\s|$)")
 
+#: A block of code as Sphinx-Gallery writes it, and the line that makes it bookkeeping.
+_CODE = re.compile(r"^\.\. code-block:: Python\n(?:\n|    [^\n]*\n)+", re.MULTILINE)
+_FILLS_METRICS = re.compile(r"^    metrics = ", re.MULTILINE)
+
 #: All but what a terminal would show: progress bars overwrite their line.
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
 
@@ -132,6 +136,18 @@ def status_rst(shown: Shown, links: Sequence[tuple[str, str]] = ()) -> str:
     lines += [" · ".join(f"`{text} <{address}>`__" for text, address in links)] if links else []
     block = ".. rst-class:: recipe-facts\n\n" + "\n".join(f"| {line}" for line in lines) + "\n"
     return "\n".join([*parts, block])
+
+
+def fold_bookkeeping(text: str) -> str:
+    """Fold the code that fills ``metrics``: it is for this site, and what it prints is the page's conclusion."""
+
+    def fold(block: re.Match[str]) -> str:
+        if not _FILLS_METRICS.search(block.group()):
+            return block.group()
+        title = "Code: what this site records of the run"
+        return f".. dropdown:: {title}\n   :class-container: recipe-fold\n\n{indent(block.group(), '   ')}"
+
+    return _CODE.sub(fold, text)
 
 
 def related_rst(recipes: Sequence[Recipe]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
+from recipe_runner.claims import claims_rst, refuted_rst
 from recipe_runner.collection import Shown, labels, split_unit
 from recipe_runner.published import Figure
 from recipe_runner.record import Record
@@ -16,7 +16,7 @@ from recipe_runner.render import plain
 
 _UNIT_TEXT = {"_s": "s", "_ms": "ms", "_us": "µs", "_x": "×", "_count": "", "_bytes": "bytes"}
 _IQR = "_iqr"
-_SPREAD = "A time with ± is a median, and the number after it is the interquartile range, in its full width.\n"
+_SPREAD = "A time with an IQR is a median; the IQR is its interquartile range, in full width.\n"
 #: Words of metrics that have another spelling in prose.
 _SPELLING = {"speedup": "speed-up", "breakeven": "break-even"}
 #: The overview picture, beside the page of results.
@@ -42,13 +42,13 @@ def slice_rst(shown: Shown, figures: Sequence[Figure]) -> str:
 
 
 def metrics_rst(shown: Shown, figures: Sequence[Figure] = ()) -> str:
-    """One table: a row for each metric and for each published figure, a column for each machine."""
+    """One table: a row for each metric, with the figures published for it, and a column for each machine."""
     records = shown.passed
     rows = [["Metric", *map(plain, labels(records).values())]]
     for metric in metric_names(shown):
         label = metric_label(metric) + _explanation(shown, metric)
+        label += "".join(_below("published", _reference_text(figure)) for figure in figures if figure.metric == metric)
         rows.append([label, *(_value_text(record, metric) for record in records)])
-        rows += [[_reference_text(figure), *([""] * len(records))] for figure in figures if figure.metric == metric]
     return _table(rows)
 
 
@@ -62,67 +62,30 @@ def metric_names(shown: Shown) -> list[str]:
     return [name for name in dict.fromkeys([*first, *measured]) if not split_unit(name)[0].endswith(_IQR)]
 
 
-def claims_rst(records: Sequence[Record]) -> str:
-    """A list of all claims: those that a run must keep to pass, then those that a machine may refute."""
-    label_of = labels(records)
-    everywhere = ", ".join(f"held on {plain(label)}" for label in label_of.values())
-    exact = {sentence: None for record in records for sentence in exact_claims(record.run.blocks)}
-    lines = [f"- {plain(sentence)}: {everywhere}." for sentence in exact]
-    for sentence in measured_claims(records):
-        states = [
-            f"{'held' if run.claims[sentence] else '**did not hold**'} on {plain(label_of[run.machine.name])}"
-            for run in (record.run for record in records)
-            if sentence in run.claims
-        ]
-        lines.append(f"- {plain(sentence)}: {', '.join(states)}.")
-    return "\n".join(lines) + "\n" if lines else ""
-
-
-def measured_claims(records: Sequence[Record]) -> list[str]:
-    """The sentences of ``claims`` in some runs of the same code, as they come in the code; others last."""
-    nodes = [node for block in records[0].run.blocks for node in _constants(block)] if records else []
-    places = {node.value: place for place, node in reversed(list(enumerate(nodes)))}
-    sentences = dict.fromkeys(sentence for record in records for sentence in record.run.claims)
-    return sorted(sentences, key=lambda sentence: places.get(sentence, len(nodes)))
-
-
-def _constants(block: str) -> list[ast.Constant]:
-    """A block's constants, in the order of its text."""
-    found = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
-    return sorted(found, key=lambda node: (node.lineno, node.col_offset))
-
-
-def exact_claims(blocks: Sequence[str]) -> list[str]:
-    """The sentences of a recipe's own ``assert condition, "sentence"`` lines: a run that passed has kept them."""
-    return [
-        node.msg.value
-        for block in blocks
-        for node in ast.walk(ast.parse(block))
-        if isinstance(node, ast.Assert) and isinstance(node.msg, ast.Constant) and type(node.msg.value) is str
-    ]
-
-
 def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], today: date) -> str:
     """The page of all results: speed-ups first, then a table for each recipe, the runs and the downloads."""
     parts = [
         ":orphan:\n",  # A site may leave it out of its menus.
         _heading("Results", "="),
-        "What the recipes measured, on every machine on record. A time with ± is a median, and the number after it is "
-        "the interquartile range, in its full width; counts, ratios and single measurements have none. Rows that begin "
-        "with *Published* are figures of others, with their source. Their models, their machines and sometimes what "
-        "was timed differ: they are references, and not to be compared with the times of this site.\n",
+        "What the recipes measured, on every machine on record. A time with an IQR is a median; the IQR is its "
+        "interquartile range, in full width. Counts, ratios and single measurements have none. *Published* are figures "
+        "of others, with their source. Their models, their machines and sometimes what was timed differ: they are "
+        "references, and not to be compared with the times of this site.\n",
         ":download:`All results as JSON <results.json>` · :download:`as CSV <results.csv>`\n",
         _heading("Speed-ups", "-"),
         "Time of the baseline divided by the time of the variant: above 1 the variant is faster, below 1 slower. The "
         "baseline is eager mode; for starts it is full compilation with an empty cache folder. Machines differ in "
         "size, and so do the models that the recipes use there: compare along a row with care.\n",
-        _table(_rows_of(all_shown, "speedup_x", explained=True)),
+        _table(_rows_of(all_shown, "speedup_x")),
         f".. image:: {PLOT}\n   :alt: Speed-ups of all recipes, on every machine on record\n"
         "   :class: recipe-figure recipe-wide\n",
         _heading("Calls until compilation is repaid", "-"),
         "The number of calls after which the time saved exceeds the time of compilation. A machine without a number "
         "was not faster.\n",
-        _table(_rows_of(all_shown, "breakeven_calls_count", explained=True)),
+        _table(_rows_of(all_shown, "breakeven_calls_count")),
+        _heading("What did not hold", "-"),
+        "Claims that a run on a machine refuted. All claims stand below, recipe by recipe.\n",
+        refuted_rst(all_shown),
         _heading("Recipe by recipe", "-"),
     ]
     for shown in all_shown:
@@ -135,8 +98,12 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
 
 
 def headlines_rst(all_shown: Sequence[Shown]) -> str:
-    """The speed-ups for the front page, without those of single batch sizes."""
-    return _table(_rows_of(all_shown, "speedup_x", but="batch_"))
+    """The speed-ups for the front page, without those of single batch sizes, and where they come from."""
+    machines = {record.run.machine.label: record.run.machine for shown in all_shown for record in shown.passed}
+    where = f"All outputs of this site come from: {', '.join(map(plain, machines))}." if machines else ""
+    if machines and not any(machine.accelerator for machine in machines.values()):
+        where += " No page has run on a GPU yet."
+    return f"{where}\n\n{_table(_rows_of(all_shown, 'speedup_x', but='batch_'))}"
 
 
 def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Shown, str, dict[str, float]]]:
@@ -148,14 +115,14 @@ def metrics_ending(all_shown: Sequence[Shown], suffix: str) -> Iterator[tuple[Sh
                 yield shown, metric, {run.machine.name: run.metrics[metric] for run in runs}
 
 
-def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ", explained: bool = False) -> list[list[str]]:
+def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ") -> list[list[str]]:
     label_of = labels([record for shown in all_shown for record in shown.passed])
     rows = [["Recipe: metric", *map(plain, label_of.values())]]
     for shown, metric, values in metrics_ending(all_shown, suffix):
         if metric.startswith(but):
             continue
         name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {metric_label(metric)}"
-        name += _explanation(shown, metric) if explained else ""
+        name += _explanation(shown, metric)
         unit = split_unit(metric)[1]
         times = " ×" if unit == "_x" else ""
         rows.append([name, *(_number(values[m], unit) + times if m in values else "" for m in label_of)])
@@ -220,7 +187,7 @@ def _value_text(record: Record | None, metric: str) -> str:
     stem, unit = split_unit(metric)
     spread = record.run.metrics.get(f"{stem}{_IQR}{unit}")
     text = _number(record.run.metrics[metric], unit)
-    text += f" ± {_number(spread, unit)}" if spread is not None else ""
+    text += f" (IQR {_number(spread, unit)})" if spread is not None else ""
     return f"{text} ×" if unit == "_x" else text
 
 
@@ -241,9 +208,14 @@ def metric_label(metric: str) -> str:
 
 
 def _explanation(shown: Shown, metric: str) -> str:
-    """What a recipe's front matter says of a metric, as a second paragraph of a table's cell; or nothing."""
+    """What a recipe's front matter says of a metric, below its name; or nothing."""
     text = shown.recipe.front_matter.metrics.get(metric, "")
-    return f"\n\n       .. container:: recipe-what\n\n          {plain(text)}\n" if text else ""
+    return _below("what", plain(text)) if text else ""
+
+
+def _below(kind: str, text: str) -> str:
+    """One more paragraph of a table's cell."""
+    return f"\n\n       .. container:: recipe-{kind}\n\n          {text}\n"
 
 
 def _reference_text(figure: Figure) -> str:

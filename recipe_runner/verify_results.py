@@ -23,7 +23,7 @@ from recipe_runner.record import Record
 _UNITS = {"s": "s", "ms": "ms", "us": "µs", "x": "×", "count": "", "bytes": "bytes"}
 _RUNS_HEAD = ("Recipe", "Machine", "torch", "Day", "Age", "Seconds", "State")
 _ANEW = "Build it anew"
-_SPREAD = "A time with ± is a median, and the number after it is the interquartile range, in its full width."
+_SPREAD = "A time with an IQR is a median; the IQR is its interquartile range, in full width."
 
 #: The kind and the text of a line of a page.
 Expected = tuple[str, str]
@@ -78,12 +78,12 @@ def site_problems(root: Path, site: Path, said: Said) -> Iterator[str]:
     if front.is_file() and "headlines.txt" in front.read_text(encoding="utf-8"):
         lines = PageText((site / "index.html").read_text(encoding="utf-8", errors="replace")).lines
         found = [(line.kind, line.text) for line in lines if line.kind == "cell" and "recipe-table" in line.classes]
-        yield from _difference("index.html", found, _ratios(said.shown, "speedup_x", but="batch_", explained=False))
+        yield from _difference("index.html", found, _ratios(said.shown, "speedup_x", but="batch_"))
     if not (file := site / "results.html").is_file():
         yield f"results.html: there is no such page. {_ANEW}"
         return
     page = PageText(file.read_text(encoding="utf-8", errors="replace"))
-    parts = ("results", "speed-ups", "calls-until-compilation-is-repaid")
+    parts = ("results", "speed-ups", "calls-until-compilation-is-repaid", "what-did-not-hold")
     lines = [line for line in page.lines if not (line.kind == "paragraph" and line.sections[-1] in parts)]
     found = [(line.kind, line.text) for line in lines if "runs" not in line.sections]
     yield from _difference("results.html", found, _all_results(said))
@@ -108,7 +108,7 @@ def _difference(where: str, found: Sequence[Expected], wanted: Sequence[Expected
 def _all_results(said: Said) -> list[Expected]:
     lines = [("heading", "Results"), ("heading", "Speed-ups"), *_ratios(said.shown, "speedup_x")]
     lines += [("heading", "Calls until compilation is repaid"), *_ratios(said.shown, "breakeven_calls_count")]
-    lines.append(("heading", "Recipe by recipe"))
+    lines += [("heading", "What did not hold"), *_refuted(said.shown), ("heading", "Recipe by recipe")]
     for recipe, shown in said.shown.items():
         table = _table(recipe, shown, said.figures) or [("paragraph", "Nothing on record.")]
         lines += [("heading", recipe.title), ("paragraph", "To the page"), *table, *_claims(shown)]
@@ -122,20 +122,17 @@ def _table(recipe: Recipe, shown: Sequence[Record], figures: Sequence[Figure]) -
     for name in names:
         stem, _, unit = name.rpartition("_")
         text = _UNITS[unit] if unit != "x" else ""
-        cells.append(_words(stem) + (f", {text}" if text else "") + _explained(recipe, name))
+        quoted = [_quoted(figure) for figure in figures if (figure.recipe, figure.metric) == (recipe.name, name)]
+        cells.append(" ".join([_words(stem) + (f", {text}" if text else "") + _explained(recipe, name), *quoted]))
         for record in shown:
             value, spread = record.run.metrics.get(name), record.run.metrics.get(f"{stem}_iqr_{unit}")
             numbers = [_number(number, unit) for number in (value, spread) if number is not None]
-            cells.append(" ± ".join(numbers) + (" ×" if unit == "x" else "") if value is not None else "")
-        for figure in figures:
-            if (figure.recipe, figure.metric) == (recipe.name, name):
-                cells += [_quoted(figure), *[""] * len(shown)]
+            text = numbers[0] + (f" (IQR {numbers[1]})" if spread is not None else "") if numbers else ""
+            cells.append(f"{text} ×" if text and unit == "x" else text)
     return [("cell", cell) for cell in cells]
 
 
-def _ratios(
-    all_shown: Mapping[Recipe, Sequence[Record]], ending: str, but: str = " ", explained: bool = True
-) -> list[Expected]:
+def _ratios(all_shown: Mapping[Recipe, Sequence[Record]], ending: str, but: str = " ") -> list[Expected]:
     """The cells of a table over all recipes: the metrics with an ending, but not those with a beginning."""
     label_of = _labels([record for shown in all_shown.values() for record in shown])
     cells = []
@@ -144,7 +141,7 @@ def _ratios(
         for name in _metrics(recipe, shown):
             if name.endswith(ending) and not name.startswith(but):
                 stem, _, unit = name.rpartition("_")
-                cells.append(f"{recipe.title}: {_words(stem)}" + (_explained(recipe, name) if explained else ""))
+                cells.append(f"{recipe.title}: {_words(stem)}{_explained(recipe, name)}")
                 values = [metrics_of.get(machine, {}).get(name) for machine in label_of]
                 times = " ×" if unit == "x" else ""
                 cells += ["" if value is None else _number(value, unit) + times for value in values]
@@ -167,10 +164,27 @@ def _claims(shown: Sequence[Record]) -> list[Expected]:
     return [("item", f"{sentence[1:]}: {states}.") for sentence, states in items.items()]
 
 
+def _refuted(all_shown: Mapping[Recipe, Sequence[Record]]) -> list[Expected]:
+    """The items of the list of claims that a run refuted."""
+    items = []
+    for recipe, shown in all_shown.items():
+        for _, text in _claims(shown):
+            sentence, _, states = text.removesuffix(".").rpartition(": ")
+            names = [s.removeprefix("did not hold on ") for s in states.split(", ") if s.startswith("did not hold on ")]
+            items += [("item", f"{recipe.title}: {sentence} ({', '.join(names)})")] if names else []
+    return items
+
+
 def _asserted(blocks: Sequence[str]) -> list[str]:
-    """The sentences of ``assert condition, "sentence"`` in code that passed."""
-    asserts = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Assert)]
-    texts = [node.msg.value for node in asserts if isinstance(node.msg, ast.Constant)]
+    """The sentences of ``assert condition, "sentence"`` in code that passed, where no function or branch holds them."""
+    waiting = [node for block in reversed(blocks) for node in reversed(ast.parse(block).body)]
+    texts = []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.With | ast.For):
+            waiting += reversed(node.body)
+        elif isinstance(node, ast.Assert) and isinstance(node.msg, ast.Constant):
+            texts.append(node.msg.value)
     return [text for text in texts if isinstance(text, str)]
 
 
@@ -219,7 +233,8 @@ def _quoted(figure: Figure) -> str:
 
 def _missing_sources(where: str, page: PageText, found: Sequence[Expected], figures: Sequence[Figure]) -> Iterator[str]:
     for figure in figures:
-        if ("cell", straight(_quoted(figure))) in found and figure.address not in page.links:
+        quoted = straight(_quoted(figure))
+        if any(quoted in text for kind, text in found if kind == "cell") and figure.address not in page.links:
             yield f"{where}: does not link {figure.address}, the source of a published figure. {_ANEW}"
 
 

@@ -278,15 +278,14 @@ assert list(graph_count.values()) == [2, 1, 1, len(lengths), 2]
 # than eager mode. The interquartile range (IQR) is the spread of "this": half of its measurements lie within it. Where
 # two ways differ by less than the IQR, do not call one of them faster. The same as a picture:
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-left.barh(list(first_round_s), list(first_round_s.values()))
-left.set_xlabel("first round, with compilation, s")
+figure, (upper, lower) = plt.subplots(2, figsize=(5.5, 4.6), layout="constrained")
+upper.barh(list(first_round_s), list(first_round_s.values()))
+upper.set_xlabel("first round, with compilation, s")
 whiskers = [x / 2 * steady_ms[way][1] / steady_ms[way][0] for way, x in speedup.items()]
-right.barh(list(speedup), list(speedup.values()), xerr=whiskers, capsize=3)
-right.axvline(1, color="tab:gray")
-right.set_yticks([])
-right.set_xlabel("steady speed-up; the whisker is the IQR")
-for axes in (left, right):
+lower.barh(list(speedup), list(speedup.values()), xerr=whiskers, capsize=3)
+lower.axvline(1, color="tab:gray")
+lower.set_xlabel("steady speed-up; the whisker is the IQR")
+for axes in (upper, lower):
     axes.invert_yaxis()
 figure.suptitle(f"Five requests of different length, {device}")
 plt.show()

@@ -473,7 +473,7 @@ folder.cleanup()
 
 labels = list(first)
 positions = range(len(labels))
-figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.5, 3), layout="constrained")
 axes.barh(
     [p - 0.2 for p in positions],
     [first[label]["first_s"] for label in labels],

@@ -5,7 +5,7 @@
 # [tool.recipe]
 # order = 20
 # tags = ["graph breaks", "backends"]
-# see_also = ["changing_sizes", "torchscript_fx_comparison"]
+# see_also = ["custom_operators", "torchscript_fx_comparison", "changing_sizes"]
 # time_limit_s = 300
 #
 # [tool.recipe.metrics]
@@ -27,16 +27,20 @@ A backend of a few lines shows which graphs ``torch.compile`` captures, where it
 - how to read a graph break: its reason and the line that caused it;
 - how to remove a break, and how to forbid breaks with ``fullgraph=True`` and ``torch.export``.
 
-**What you need:** PyTorch 2.11 or later and torchvision. Nothing is compiled to machine code here, so the page is quick
-on any machine.
+**What you need:** PyTorch 2.11 or later and torchvision. Only one small function is compiled to machine code, so the
+page is quick on any machine.
 """
 
 import collections
+import contextlib
+import io
+import re
 
 import matplotlib.pyplot as plt
 import torch
 import torchvision
 from tabulate import tabulate
+from torch._inductor.utils import run_and_get_code
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -86,8 +90,25 @@ torch.testing.assert_close(result, two_operations(a, b))
 assert len(graphs) == 1, "a function without branches on data is one graph"
 
 # %%
-# Every row is a node. A ``placeholder`` is an input, ``call_function`` an operation, ``output`` the result.
+# Every row is a node. A ``placeholder`` is an input, ``call_function`` an operation, ``call_method`` a method of a
+# tensor, ``output`` the result.
 #
+# What the default backend writes
+# -------------------------------
+#
+# Inductor makes code of the same graph: C++ on a CPU, Triton on a GPU. The kernel is a text between three quotes, and
+# we show its lines that hold values. It loads both inputs, computes both operations, and stores one result: nothing
+# goes to memory in between. Such *fusion* is where most of the speed of compiled code comes from. To see whole files,
+# set ``TORCH_LOGS="output_code"``.
+
+_, sources = run_and_get_code(torch.compile(two_operations), a, b)
+kernel = re.split("'''|\"\"\"", sources[0])[1]
+print("\n".join(line.strip() for line in kernel.splitlines() if "tmp" in line))
+assert kernel.count("store(") == 1, (
+    "the kernel stores one result, after both operations"
+)
+
+# %%
 # A real model: count, do not print
 # ---------------------------------
 #
@@ -112,13 +133,15 @@ densenet_graphs = len(graphs)
 kinds = collections.Counter(
     target_name(node) for node in graphs[0].graph.nodes if node.op == "call_function"
 )
+inputs = sum(node.op == "placeholder" for node in graphs[0].graph.nodes)
+print(f"{densenet_graphs} graph of {len(graphs[0].graph.nodes)} nodes:")
 print(
-    f"{densenet_graphs} graph of {len(graphs[0].graph.nodes)} nodes; {sum(kinds.values())} are operations"
+    f"{sum(kinds.values())} operations; {inputs} inputs, most of them the model's weights"
 )
 assert densenet_graphs == 1, "DenseNet-121 is captured as one graph"
 
 names, counts = zip(*kinds.most_common(8), strict=True)
-figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.5, 3), layout="constrained")
 bars = axes.barh(names, counts)
 axes.bar_label(bars, padding=3)
 axes.margins(x=0.1)
@@ -314,8 +337,8 @@ assert set(whole_graphs.values()) == {1}, "torch.where and torch.cond leave one 
 # ``torch.export`` captures a whole model as one graph that can be saved and run without its Python code. It accepts no
 # break at all. Here it takes ``bar_cond`` and refuses ``bar``; it refuses ``bar`` without ``strict=True`` too, and then
 # its message is longer. The class of the error depends on the version of PyTorch and on how export traces, so we list
-# those that mean a decision on data. Before the error, export prints the graph as far as it came, on standard error and
-# maybe twice: it ends at the branch.
+# those that mean a decision on data. Before the error, export prints the graph as far as it came on standard error,
+# which we leave out.
 
 
 from torch._dynamo.exc import UserError
@@ -336,7 +359,8 @@ torch.testing.assert_close(exported.module()(a, b_negative), bar(a, b_negative))
 print(f"bar_cond: exported, {len(exported.graph.nodes)} nodes")
 
 try:
-    torch.export.export(Bar(bar), (a, b_positive), strict=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        torch.export.export(Bar(bar), (a, b_positive), strict=True)
     export_error = None
 except (Unsupported, UserError, GuardOnDataDependentSymNode) as error:
     export_error = type(error)
@@ -363,6 +387,7 @@ print(
 )
 
 # %%
-# **When not to do this.** A backend of your own is for looking, not for speed: it runs each graph operation by
-# operation, as eager mode does. And a graph break is not always worth its removal. It costs most inside a loop or a hot
-# function; once per call of a large model it may cost nothing that you can measure.
+# **When not to do this.** The backends of this page are for looking: they run each graph operation by operation, as
+# eager mode does. A backend can also generate fast code, as the default one does. And a graph break is not always worth
+# its removal. It costs most inside a loop or a hot function; once per call of a large model it may cost nothing that
+# you can measure.

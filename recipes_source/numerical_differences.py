@@ -134,7 +134,7 @@ print(
     )
 )
 
-figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
 for offset, way in [(-0.1, "eager"), (0.1, "compiled")]:
     positions = [n + offset for n in range(len(types))]
     axes.plot([errors[dtype][way] for dtype in types], positions, "o", label=way)

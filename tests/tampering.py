@@ -135,7 +135,10 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
         lambda s: edit(page(s), "time of one ÷", "time ÷"),
         "says 'speed-up time ÷ time of the other'",
     ),
-    "a spread": (lambda s: edit(page(s), "± 0.10", "± 0.01"), "says '1.50 ± 0.01' where its runs say '1.50 ± 0.10'"),
+    "a spread": (
+        lambda s: edit(page(s), "IQR 0.10", "IQR 0.01"),
+        "says '1.50 (IQR 0.01)' where its runs say '1.50 (IQR 0.10)'",
+    ),
     "a unit": (lambda s: edit(page(s), ">call, ms<", ">call, µs<"), "says 'call, µs' where its runs say 'call, ms'"),
     "a machine of the results": (lambda s: edit(page(s), "(box)</p></th>", "(crate)</p></th>"), "(crate)' where its"),
     "a table without its class": (
@@ -156,9 +159,9 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "a metric's name": (lambda s: edit(page(s), ">speed-up<", ">slowdown<"), "says 'slowdown time of one"),
     "a published figure": (
         lambda s: edit(page(s), "Published: 3.5", "Published: 5.3"),
-        "says 'Published: 5.3 × (ResNet",
+        "Published: 5.3 × (ResNet",
     ),
-    "its unit": (lambda s: edit(page(s), "Published: 3.5 ×", "Published: 3.5 ms"), "says 'Published: 3.5 ms"),
+    "its unit": (lambda s: edit(page(s), "Published: 3.5 ×", "Published: 3.5 ms"), "Published: 3.5 ms"),
     "its source": (lambda s: edit(page(s), "A tutorial", "B tutorial"), "torch 2.5; B tutorial)' where"),
     "its link": (lambda s: edit(page(s), "org/tutorial", "org/else"), "does not link https://example.org/tutorial"),
     "the front page": (lambda s: edit(page(s, "index"), "2.00 ×", "3.00 ×"), "index.html: says '3.00 ×' where"),
@@ -174,6 +177,10 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "a claim there": (
         lambda s: edit(page(s, "results"), "<strong>did not hold</strong>", "held"),
         "results.html: says 'the other machine runs this: held on",
+    ),
+    "a refuted claim there": (
+        lambda s: edit(page(s, "results"), ": the other machine runs this (", ": another claim ("),
+        "results.html: says 'First: another claim (",
     ),
     "the table of runs": (
         lambda s: edit(page(s, "results"), ">2025-05-13<", ">2026-05-13<"),

@@ -63,13 +63,6 @@ def test_which_metrics_are_exact():
             {"status": "failed", "reason": "block 1 raised AssertionError: no", "metrics": {}},
             ["passed on box, failed (block 1 raised AssertionError: no) on other"],
         ),
-        (
-            {"blocks": ("assert 1 < 2, 'another'",)},
-            [
-                "assertion 'one is less than two': 1 times on box, 0 times on other",
-                "assertion 'another': 0 times on box, 1 times on other",
-            ],
-        ),
     ],
 )
 def test_planted_differences_are_named(changes: dict, lines: list[str]):

@@ -84,7 +84,7 @@ def test_results_are_tables_claims_json_and_csv(two: Site):
     (two.root / "results/published.toml").write_text(FIGURE)
     assert two.build(MACHINE="box").status == 0
     for page in (two.page("recipes/first"), two.page("results")):
-        assert "1.50 ± 0.10" in page and "call, ms" in page and "call iqr" not in page
+        assert "1.50 (IQR 0.10)" in page and "call, ms" in page and "call iqr" not in page
         assert "Published: 41" in page and "https://example.org/guide" in page
         text = re.sub(r"<[^>]+>", "", page)
         assert re.search(r"the other machine runs this: did not hold on .*\(box\), held on .*\(other\)", text)
