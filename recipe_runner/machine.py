@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -11,7 +12,13 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from recipe_runner.recipe import RecipeError
+
 _GIB = 1024**3
+#: Seconds that a driver or a system command may take to answer.
+PATIENCE_S = 30
+
+_OWN_GROUP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 #: Asks the CUDA driver itself, as PyTorch does: containers may lack nvidia-smi, and the driver knows what
 #: CUDA_VISIBLE_DEVICES hides. In a process of its own, as a process that has started the driver must not fork.
@@ -67,7 +74,13 @@ class Machine:
 
 @functools.cache
 def this_machine() -> Machine:
-    """Look at this machine, once a process."""
+    """Look at this machine, once a process.
+
+    Raises
+    ------
+    RecipeError
+        If the CUDA driver hangs.
+    """
     cpu, cores, accelerator = _cpu_model(), _cores(), _accelerator()
     slug = slugify(os.environ.get("MACHINE") or accelerator or f"{cpu} {cores} cores")
     return Machine(
@@ -106,8 +119,8 @@ def _cpu_model() -> str:
 def _cores() -> int:
     """Cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = (_cgroup("cpu.max") or "max").partition(" ")
-    if quota != "max":
+    for limit in _limits("cpu.max"):
+        quota, _, period = limit.partition(" ")
         cores = min(cores, max(1, int(quota) // int(period)))
     return cores
 
@@ -115,28 +128,36 @@ def _cores() -> int:
 def _memory_bytes() -> int:
     """Bytes of memory this process may use."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup("memory.max") or "max"
-    return total if limit == "max" else min(total, int(limit))
+    return min([total, *map(int, _limits("memory.max"))])
 
 
-def _cgroup(file: str) -> str | None:
-    """A limit of this process's control group (version 2), or None."""
+def _limits(file: str) -> list[str]:
+    """What this process's control group (version 2) and those around it are limited to: the smallest holds."""
     try:
-        group = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip().lstrip("/")
-        for folder in (Path("/sys/fs/cgroup") / group, Path("/sys/fs/cgroup")):
-            if (folder / file).exists():
-                return (folder / file).read_text().strip()
+        own = re.search(r"^0::/(.*)$", _OWN_GROUP.read_text(), re.MULTILINE)
     except OSError:
-        pass  # No control groups here: no limit.
-    return None
+        return []  # No control groups here.
+    group = _GROUPS / (own.group(1) if own else "")
+    found = []
+    for folder in (group, *group.parents):
+        # A group may have no such file: the outermost never has, and a container may not see its own.
+        with contextlib.suppress(OSError):
+            found += [(folder / file).read_text().strip()] if folder.is_relative_to(_GROUPS) else []
+    return [limit for limit in found if not limit.startswith("max")]
 
 
 def _accelerator() -> str | None:
     """The first GPU that CUDA programs started from here see."""
-    return _output_of([sys.executable, "-c", _FIRST_GPU]) or None
+    try:
+        # Isolated: what a user's start-up files print is no GPU's name.
+        return _output_of([sys.executable, "-I", "-S", "-c", _FIRST_GPU]) or None
+    except subprocess.TimeoutExpired:
+        # Not the CPU instead: its runs would replace the GPU's without a word.
+        cause = f"the CUDA driver does not answer within {PATIENCE_S} s"
+        raise RecipeError("GPU", cause, "Mend that until nvidia-smi answers, then run make again") from None
 
 
 def _output_of(command: list[str]) -> str:
     """The first line that a command prints; empty if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return done.stdout.strip().splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -138,21 +139,66 @@ def test_machine_names_are_slugs(monkeypatch):
     assert 1 <= machine.cores <= (os.cpu_count() or 1) and machine.memory_gib > 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the driver has another name there")
-@pytest.mark.parametrize(("devices", "accelerator"), [(1, "Pretend GPU"), (0, None)])
-def test_the_cuda_driver_names_the_machine(tmp_path: Path, devices: int, accelerator: str | None):
-    (tmp_path / "driver.c").write_text(f"""
+def test_limits_of_the_control_groups_around_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    inner = tmp_path / "fs" / "slice" / "box" / "job"
+    inner.mkdir(parents=True)
+    for folder, cpu, memory in [(inner, "max 100000", "max"), (inner.parent, "100000 100000", f"{3 * 1024**3}")]:
+        (folder / "cpu.max").write_text(f"{cpu}\n")
+        (folder / "memory.max").write_text(f"{memory}\n")
+    (inner.parents[1] / "memory.max").write_text(f"{5 * 1024**3}\n")
+    (tmp_path / "memory.max").write_text("1\n")  # Not a group.
+    (tmp_path / "own").write_text("10:cpu:/other\n0::/slice/box/job\n")
+    monkeypatch.setattr("recipe_runner.machine._OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr("recipe_runner.machine._GROUPS", tmp_path / "fs")
+    this_machine.cache_clear()
+    machine = this_machine()
+    this_machine.cache_clear()
+    assert (machine.cores, machine.memory_gib) == (1, 3)
+
+
+def with_driver(folder: Path, arguments: list[str], init: str = "return 0;", devices: int = 1):
+    """Run Python where this CUDA driver is found, and a start-up file that prints."""
+    (folder / "driver.cpp").write_text(f"""
         #include <string.h>
-        int cuInit(unsigned flags) {{ return 0; }}
+        #include <unistd.h>
+        extern "C" {{
+        int cuInit(unsigned flags) {{ {init} }}
         int cuDeviceGet(int *device, int number) {{ *device = 7; return number < {devices} ? 0 : 101; }}
         int cuDeviceGetName(char *name, int size, int device) {{
             strncpy(name, device == 7 ? "Pretend GPU" : "wrong", size); return 0;
+        }}
         }}""")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", "libcuda.so.1", "driver.c"], cwd=tmp_path, check=True)
+    # As in `cut_off.py`.
+    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "clang++")), "g++")]
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", "libcuda.so.1", "driver.cpp"], cwd=folder, check=True)
+    (folder / "sitecustomize.py").write_text("print('hello')")
+    paths = {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | paths,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver has another name there")
+@pytest.mark.parametrize(("devices", "accelerator"), [(1, "Pretend GPU"), (0, None)])
+def test_the_cuda_driver_names_the_machine(tmp_path: Path, devices: int, accelerator: str | None):
     code = "from recipe_runner.machine import this_machine; print(this_machine().accelerator)"
-    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == str(accelerator), done.stderr
+    assert with_driver(tmp_path, ["-c", code], devices=devices).stdout == f"hello\n{accelerator}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver has another name there")
+def test_a_cuda_driver_that_hangs_is_one_line(tmp_path: Path):
+    code = "from recipe_runner import __main__, machine; machine.PATIENCE_S = 1; print(__main__.main(['status']))"
+    hangs, error = with_driver(tmp_path, ["-c", code], init="sleep(60); return 0;").stdout.split("\n", 1)
+    assert hangs == "hello" and error == (
+        "error: GPU: the CUDA driver does not answer within 1 s. "
+        "Mend that until nvidia-smi answers, then run make again\n1\n"
+    )
 
 
 def test_nothing_tracked_names_this_machine():
