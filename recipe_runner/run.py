@@ -146,9 +146,7 @@ def run(
     metrics, metrics_problem = _checked(execution.facts.get("metrics", []), _metric_problem)
     claims, claims_problem = _checked(execution.facts.get("claims", []), _claim_problem)
     status, reason = execution.status, execution.reason
-    if status == PASSED and (
-        problem := metrics_problem or claims_problem or _device_problem(execution.facts.get("has_cuda"))
-    ):
+    if status == PASSED and (problem := metrics_problem or claims_problem or _device_problem(execution.facts)):
         status, reason = FAILED, problem
     return Run(
         name=name,
@@ -168,16 +166,20 @@ def run(
     )
 
 
-def _device_problem(has_cuda: bool | None) -> str:
-    """What is wrong if PyTorch, where the recipe imported it, could not use this machine's GPU."""
-    accelerator = this_machine().accelerator
-    if accelerator is None or has_cuda is not False:
-        return ""
-    # The page would name the GPU over what the CPU did.
-    return (
-        f"PyTorch cannot use this machine's {accelerator}: its driver is too old, or PyTorch has no CUDA. "
-        "Mend that, or hide the GPU with CUDA_VISIBLE_DEVICES=-1"
-    )
+def _device_problem(facts: dict[str, Any]) -> str:
+    """What is wrong if the page would name this machine over what another device did."""
+    machine, device = this_machine(), facts.get("device", "cpu")
+    if machine.accelerator and facts.get("has_cuda") is False:
+        return (
+            f"PyTorch cannot use this machine's {machine.accelerator}: its driver is too old, or PyTorch has no CUDA. "
+            "Mend that, or hide the GPU with CUDA_VISIBLE_DEVICES=-1"
+        )
+    if device not in ("cpu", machine.accelerator):
+        return (
+            f"it used {device}, and the page would name {machine.label}. "
+            "With CUDA_VISIBLE_DEVICES, show only the GPU that it shall use, or -1 for none"
+        )
+    return ""
 
 
 def _checked(entries: list[Any] | str, problem_of: Callable[[str, str, Any], str]) -> tuple[dict[str, Any], str]:
