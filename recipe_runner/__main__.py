@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from recipe_runner.machine import this_machine
+from recipe_runner.machine import slugify, this_machine
 from recipe_runner.recipe import Recipe, RecipeError, load_all
 from recipe_runner.record import Record, Runs, code_hash
 from recipe_runner.run import PASSED
@@ -70,6 +72,27 @@ def why(root: Path, name: str) -> int:
     return 0
 
 
+def _check_machine() -> None:
+    """Refuse a ``MACHINE`` of which no name for a folder can be made."""
+    name = os.environ.get("MACHINE")
+    try:
+        slugify(name or "this one")
+    except ValueError:
+        remedy = "Give one with letters or digits, such as MACHINE=old-laptop"
+        raise RecipeError(f"MACHINE={name}", "not a name for a machine", remedy) from None
+
+
+def _seconds(text: str | None) -> float | None:
+    """The time limit that ``TIMEOUT=`` gives, if it is set."""
+    try:
+        seconds = None if text is None else float(text)
+    except ValueError:
+        seconds = 0
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise RecipeError(f"TIMEOUT={text}", "not a time limit", "Give seconds above 0")
+    return seconds
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run one command. Returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -80,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         sub = commands.add_parser(command, help=text)
         sub.add_argument("--only", metavar="NAME", help="only this recipe")
         sub.add_argument("--rerun", action="store_true", help="also what is current")
-        sub.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit instead of each recipe's own")
+        sub.add_argument("--timeout", metavar="SECONDS", help="time limit instead of each recipe's own")
         sub.add_argument("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler")
         sub.add_argument("--machines", metavar="NAMES", help="with --cluster: all, or which kinds of its machines")
     commands.add_parser("replay", help="build the site from results/, run nothing").add_argument("--machine")
@@ -90,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     comparing.add_argument("old", help="a folder of runs, or a machine's name")
     comparing.add_argument("new")
     soaking = commands.add_parser("soak", help="run everything several times, say what differs")
-    soaking.add_argument("--times", type=int, default=3, metavar="N", help="how often (default: 3)")
+    soaking.add_argument("--times", default="3", metavar="N", help="how often (default: 3)")
     soaking.add_argument("--only", metavar="NAME", help="only this recipe")
     commands.add_parser("new", help="write the file of a new recipe").add_argument("name")
     verifying = commands.add_parser("verify", help="does a built site show what ran, and only that?")
@@ -105,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # End as cleanly as with Ctrl-C.
     try:
+        _check_machine()
         if options.command == "status":
             return status(options.root)
         if options.command == "why":
@@ -124,19 +148,19 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "soak":
             from recipe_runner.soak import soak
 
-            return soak(options.root, options.times, options.only)
+            if not options.times.isdecimal():
+                raise RecipeError(f"TIMES={options.times}", "not a number of runs", "Give 2 or more")
+            return soak(options.root, int(options.times), options.only)
         if options.command == "record":
             from recipe_runner.promote import promote
 
             return promote(options.root, options.only)
         if options.command == "replay":
             return build.replay(options.root, options.machine)
-        if options.timeout is not None and options.timeout <= 0:
-            raise RecipeError(f"TIMEOUT={options.timeout:g}", "not a time limit", "Give seconds above 0")
         if options.machines is not None and options.cluster is None:
             cause = "chooses machines of a cluster, and no cluster is named"
             raise RecipeError(f"MACHINES={options.machines}", cause, "Name it too: CLUSTER=tcp://scheduler:8786")
-        chosen = Options(options.only, options.rerun, options.timeout, options.cluster, options.machines)
+        chosen = Options(options.only, options.rerun, _seconds(options.timeout), options.cluster, options.machines)
         return (build.build if options.command == "build" else build.run_only)(options.root, chosen)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,12 +7,13 @@ file: it gets one line, and the rest of the site is built.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from recipe_runner.machine import Machine
 from recipe_runner.recipe import Recipe, RecipeError, find
-from recipe_runner.record import Record, Runs, code_hash
+from recipe_runner.record import Record, Runs, code_hash, short
 from recipe_runner.run import PASSED, UNITS
 
 ORDER_FILE = "order.toml"
@@ -72,6 +73,7 @@ class Collection:
     def __init__(self, own: Runs, published: Runs, machines: Sequence[str], recipes: Sequence[Recipe]) -> None:
         self.machines = list(machines)
         self.problems: list[RecipeError] = []
+        self.folders: dict[tuple[str, str], Path] = {}  # Of each run that is shown, by machine and recipe.
         try:
             order = in_order(published)
         except RecipeError as problem:
@@ -85,7 +87,7 @@ class Collection:
         self._find_machines_of_one_name()
         self.problems += dead_ends(recipes)
         for shown in self.shown.values():
-            self.problems += changed_units([*shown.passed, *shown.older])
+            self.problems += changed_units([*shown.passed, *shown.older], self._file)
 
     def _shown(self, recipe: Recipe, own: Runs, published: Runs, others: Sequence[str]) -> Shown:
         wanted, found, unreadable = code_hash(recipe.blocks), [], None
@@ -98,6 +100,7 @@ class Collection:
                 continue
             if record is not None:
                 found.append(record)
+                self.folders[machine, recipe.name] = own.folder
         passed = [record for record in found if record.run.status == PASSED]
         first = (passed or found or [None])[0]
         current, older = passed[1:], []
@@ -112,8 +115,13 @@ class Collection:
                 continue
             if record is not None:
                 (current if record.code_hash == wanted else older).append(record)
+                self.folders[machine, recipe.name] = published.folder
         problem = unreadable if first is None else None
         return Shown(recipe, first, tuple(current), tuple(older), problem)
+
+    def _file(self, record: Record) -> Path:
+        machine, name = record.run.machine.name, record.run.name
+        return self.folders[machine, name] / machine / f"{name}.ipynb"
 
     def _find_orphans(self, runs: Runs, machines: Sequence[str]) -> None:
         if runs.folder.name != "results":
@@ -131,7 +139,7 @@ class Collection:
                 first = seen.setdefault(record.run.machine.name, record)
                 if identity(first) != identity(record):
                     cause = f"two machines have this name: {identity(first)}, and {identity(record)}"
-                    where = f"results/{record.run.machine.name}"
+                    where = short(self._file(record).parent)
                     remedy = "Name one of them with MACHINE= and run it anew"
                     if where not in {str(problem.file) for problem in self.problems}:
                         self.problems.append(RecipeError(where, cause, remedy))
@@ -162,7 +170,7 @@ def dead_ends(recipes: Sequence[Recipe]) -> list[RecipeError]:
     return problems
 
 
-def changed_units(records: Sequence[Record]) -> list[RecipeError]:
+def changed_units(records: Sequence[Record], file_of: Callable[[Record], Path]) -> list[RecipeError]:
     """One problem for each metric that has another unit in a later run: they cannot stand in one row."""
     problems, first = [], {}
     for record in records:
@@ -173,12 +181,12 @@ def changed_units(records: Sequence[Record]) -> list[RecipeError]:
         for stem, now in units.items():
             before, machine = first.setdefault(stem, (now, record.run.machine.name))
             if before - now and now - before and not stem.endswith("_iqr"):
-                where = f"results/{record.run.machine.name}/{record.run.name}.ipynb"
                 cause = (
                     f"metric '{stem}' is in {', '.join(sorted(now))}, in the run of {machine} "
                     f"in {', '.join(sorted(before))}"
                 )
-                problems.append(RecipeError(where, cause, "Keep the unit, or give the metric another name"))
+                remedy = "Keep the unit, or give the metric another name"
+                problems.append(RecipeError(short(file_of(record)), cause, remedy))
     return problems
 
 

@@ -99,5 +99,5 @@ def _check_against_published(record: Record, before: Record | None) -> None:
     if identity(before) != identity(record):
         cause = f"two machines have this name: {identity(before)}, and {identity(record)}"
         raise RecipeError(where, cause, "Name this machine with MACHINE= and run make html record again")
-    for problem in changed_units([before, record]):
-        raise RecipeError(where, problem.cause, problem.remedy)
+    for problem in changed_units([before, record], lambda _: Path(where)):
+        raise problem

@@ -55,7 +55,10 @@ def from_environment() -> Addresses:
         If one of them is set and is not an address that can be used.
     """
     site, repository = os.environ.get("SITE_URL", ""), os.environ.get("REPOSITORY", "")
-    parts = urlsplit(site)
+    try:
+        parts = urlsplit(site)
+    except ValueError:  # A bracket without its pair, as in "http://[::1".
+        parts = urlsplit("")
     if site and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
         remedy = "Give the address of the front page, such as https://example.org/compile/"
         raise RecipeError(f"SITE_URL={site}", "not the address of a site", remedy)

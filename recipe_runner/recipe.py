@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 #: Where recipes live, and the folder of the site that each becomes.
 GALLERIES = {"intermediate_source": "intermediate", "recipes_source": "recipes"}
@@ -57,7 +57,7 @@ class FrontMatter:
     Attributes
     ----------
     dependencies : tuple of Requirement
-        Packages that the recipe imports.
+        Packages that the recipe imports, without those whose marker leaves this machine out.
     requires_python : SpecifierSet
         Python versions it runs on.
     time_limit_s : int
@@ -142,8 +142,9 @@ class Recipe:
 
 
 def find(root: Path) -> list[Path]:
-    """All recipe files under `root`, in no order that means anything."""
-    return [file for gallery in GALLERIES for file in sorted((root / gallery).glob("*.py"))]
+    """All recipe files under `root`, in no order that means anything; not what editors leave there, such as locks."""
+    files = [file for gallery in GALLERIES for file in sorted((root / gallery).glob("*.py"))]
+    return [file for file in files if not file.name.startswith(".")]
 
 
 def load(root: Path, file: Path) -> Recipe:
@@ -152,13 +153,15 @@ def load(root: Path, file: Path) -> Recipe:
     Raises
     ------
     RecipeError
-        If the file cannot become a page: not UTF-8, a syntax error, no docstring, no title, bad front matter, missing
-        data file, no code.
+        If the file cannot become a page: not readable, not UTF-8, a syntax error, no docstring, no title, bad front
+        matter, missing data file, no code.
     """
     path = file.relative_to(root).as_posix()
     try:
         text = file.read_text(encoding="utf-8")
         tree = ast.parse(text)
+    except OSError as error:
+        raise RecipeError(path, f"cannot be read ({error.strerror})", "Make it a file that you may read") from None
     except UnicodeDecodeError as error:
         raise RecipeError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
     except SyntaxError as error:
@@ -246,11 +249,13 @@ def parse_front_matter(path: str, text: str) -> FrontMatter:
     try:
         if not _LIST[1](document["dependencies"]) or not isinstance(document["requires-python"], str):
             raise TypeError("dependencies must be a list of strings, requires-python a string")
-        dependencies = tuple(Requirement(item) for item in document["dependencies"])
+        declared = [Requirement(item) for item in document["dependencies"]]
+        # `x; sys_platform == "win32"` declares nothing elsewhere.
+        dependencies = tuple(one for one in declared if one.marker is None or one.marker.evaluate())
         requires_python = SpecifierSet(document["requires-python"])
     except KeyError as error:
         raise RecipeError(path, f"front matter has no {error}", remedy) from None
-    except (InvalidRequirement, InvalidSpecifier, TypeError) as error:
+    except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(path, f"front matter has a bad dependency or Python version ({reason})", remedy) from None
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in tool.items()}

@@ -177,8 +177,8 @@ def read(file: Path) -> Record:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(_short(file), f"cannot be read ({error})", _REMEDY) from None
-    return from_notebook(text, _short(file))
+        raise RecipeError(short(file), f"cannot be read ({error})", _REMEDY) from None
+    return from_notebook(text, short(file))
 
 
 def newest(records: Iterable[Record | None]) -> Record | None:
@@ -212,7 +212,7 @@ class Runs:
                 self.file(record.run.machine.name, record.run.name, failed=True).unlink(missing_ok=True)
         except OSError as error:
             remedy = "Make room, or make the folder writable, then run: make html"
-            raise RecipeError(_short(file), f"cannot be written ({error.strerror})", remedy) from None
+            raise RecipeError(short(file), f"cannot be written ({error.strerror})", remedy) from None
         return file
 
     def load(self, machine: str, name: str, *, failed: bool = False) -> Record | None:
@@ -230,7 +230,7 @@ class Runs:
         # A folder may have been renamed, or a run copied under another name.
         if (record.run.name, record.run.machine.name) != (name, machine):
             where = f"{record.run.machine.name}/{record.run.name}"
-            raise RecipeError(_short(file), f"holds the run of {where}", "Move it there, or delete it")
+            raise RecipeError(short(file), f"holds the run of {where}", "Move it there, or delete it")
         return record
 
     def newest(self, machine: str, name: str) -> Record | None:
@@ -269,7 +269,7 @@ class Runs:
         try:
             failure.unlink(missing_ok=True)
         except OSError as error:
-            raise RecipeError(_short(failure), f"cannot be removed ({error.strerror})", "Remove it") from None
+            raise RecipeError(short(failure), f"cannot be removed ({error.strerror})", "Remove it") from None
         return True
 
 
@@ -286,7 +286,7 @@ def unexpected_warnings(record: Record, expected: Sequence[str]) -> list[str]:
     return [line for line in warnings if not any(part in line for part in expected)]
 
 
-def _short(file: Path) -> str:
+def short(file: Path) -> str:
     """A path as a person would type it."""
     try:
         return file.resolve().relative_to(Path.cwd()).as_posix()

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from recipe_runner.recipe import GALLERIES, Recipe, RecipeError, find
 from recipe_runner.record import write_whole
+from recipe_runner.render import plain
 
 
 def stage(root: Path, source: Path, html: Path, recipes: Sequence[Recipe], errors: Mapping[str, RecipeError]) -> None:
     """Bring `source` in line with the project at `root`; `errors` are the recipes that cannot be shown, by path."""
-    wanted: dict[Path, bytes] = {source / file.name: file.read_bytes() for file in root.glob("*.rst")}
-    for gallery in GALLERIES:
-        for file in (root / gallery).glob("*.rst"):
-            wanted[source / gallery / file.name] = file.read_bytes()
+    wanted: dict[Path, bytes] = {}
+    for folder in ("", *GALLERIES):
+        for file in (root / folder).glob("[!.]*.rst"):  # Not the locks of editors.
+            wanted[source / folder / file.name] = file.read_bytes()
     for recipe in recipes:
         for name, content in recipe.read_data().items():
             wanted[source / recipe.data_files[name].relative_to(root)] = content
@@ -41,10 +42,6 @@ def stage(root: Path, source: Path, html: Path, recipes: Sequence[Recipe], error
 def _stand_in(error: RecipeError) -> str:
     """A recipe without code whose page says what is wrong with the real one."""
     title = Path(error.file).name
-    text = (
-        f"{error.cause}. {error.remedy}.".replace("\\", "\\\\")
-        .replace('"', "'")
-        .replace("`", "'")
-        .replace("*", "\\\\*")
-    )
+    # As reStructuredText, and that within a string of Python.
+    text = plain(f"{error.cause}. {error.remedy}.").replace("\\", "\\\\").replace('"', "'")
     return f'"""\n{title}\n{"=" * len(title)}\n\nThis page could not be made: {text}\n"""\n'

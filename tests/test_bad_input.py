@@ -18,6 +18,10 @@ BAD_FILES = {
     "no docstring": "print(1)\n",
     "no title": '"""Only a sentence."""\nprint(1)\n',
     "syntax error": '"""\nTitle\n=====\n"""\ndef f(:\n',
+    "a word with a meaning in reStructuredText": (
+        '# /// script\n# requires-python = ">=3.11"\n# dependencies = []\n# [tool.recipe]\n# "order_ |x" = 1\n# ///\n'
+        '"""\nTitle\n=====\n"""\nprint(1)\n'
+    ),
     "bad front matter": '# /// script\n# dependencies = 1\n# ///\n"""\nTitle\n=====\n"""\nprint(1)\n',
 }
 BAD_BLOCKS = {
@@ -122,6 +126,32 @@ def test_only_that_matches_nothing_lists_the_recipes(site: Site):
     built = site.build("--only", "nothing")
     assert built.status == 1
     assert built.errors == ["error: ONLY=nothing: no recipe has this name. Recipes: first, second"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["status"], {"MACHINE": "///"}, "MACHINE=///: not a name for a machine"),
+        (["build"], {"SITE_URL": "http://[::1"}, "SITE_URL=http://[::1: not the address of a site"),
+        (["run", "--timeout", "nan"], {}, "TIMEOUT=nan: not a time limit"),
+        (["run", "--timeout", "inf"], {}, "TIMEOUT=inf: not a time limit"),
+        (["run", "--timeout", "abc"], {}, "TIMEOUT=abc: not a time limit"),
+        (["run", "--timeout", "0"], {}, "TIMEOUT=0: not a time limit"),
+        (["soak", "--times", "some"], {}, "TIMES=some: not a number of runs"),
+    ],
+)
+def test_a_bad_option_is_one_line(site: Site, arguments: list[str], environment: dict[str, str], line: str):
+    refused = site.command(*arguments, **environment)
+    assert refused.status == 1 and "Traceback" not in refused.output
+    assert len(refused.errors) == 1 and f"error: {line}" in refused.errors[0], refused.output
+    assert not site.runs()
+
+
+def test_locks_of_an_editor_are_not_read(site: Site):
+    for lock in ("recipes_source/.#first.py", "recipes_source/.#GALLERY_HEADER.rst", ".#index.rst"):
+        (site.root / lock).symlink_to("someone@host.1234:5678")
+    built = site.build()
+    assert (built.status, built.ran) == (0, ["second", "first"]), built.output
 
 
 def test_a_missing_package_is_named(site: Site):

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Site
 
+from recipe_runner.collection import Collection
+from recipe_runner.recipe import load_all
 from recipe_runner.record import Runs
 from recipe_runner.run import Run
 
@@ -128,6 +130,16 @@ def test_replay_follows_the_order_file(two: Site):
     replayed = two.command("replay")
     assert replayed.status == 0, replayed.output
     assert panels(two.page("recipes/first"))[0] == ["other", "box"]
+
+
+def test_a_file_that_does_not_fit_is_named_where_it_is(two: Site):
+    own, published = Runs(two.root / "_build/runs"), Runs(two.root / "results")
+    record = own.load("box", "first")
+    machine = replace(record.run.machine, cores=99)
+    own.save(replace(record, run=replace(record.run, machine=machine)))
+    problems = Collection(own, published, ["box"], load_all(two.root)[0]).problems
+    assert len(problems) == 1 and problems[0].cause.startswith("two machines have this name")
+    assert problems[0].file.endswith("_build/runs/box")
 
 
 def test_a_time_and_a_size_of_one_thing_are_two_metrics(two: Site):

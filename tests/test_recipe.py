@@ -47,6 +47,20 @@ def test_recipes_come_in_the_order_of_the_learning_path(tmp_path: Path):
     assert [recipe.name for recipe in load_all(tmp_path)[0]] == ["b", "a", "c"]
 
 
+def test_a_dependency_that_is_meant_for_others_is_left_out():
+    text = GOOD.replace('"numpy"', "\"pywin32; sys_platform == 'win32'\", \"numpy; python_version >= '3'\"")
+    assert [one.name for one in parse_front_matter("x.py", text).dependencies] == ["torch", "numpy"]
+
+
+def test_what_editors_leave_is_no_recipe(tmp_path: Path):
+    write(tmp_path, GOOD)
+    (tmp_path / "recipes_source/.#x.py").symlink_to("someone@host.1234:5678")  # The lock of Emacs.
+    recipes, errors = load_all(tmp_path)
+    assert [recipe.name for recipe in recipes] == ["x"] and not errors
+    (tmp_path / "recipes_source/gone.py").symlink_to("nowhere")
+    assert "cannot be read (No such file" in str(load_all(tmp_path)[1]["recipes_source/gone.py"])
+
+
 BAD = {
     "no docstring": (HEAD + "# ///\nprint(1)\n", "no docstring"),
     "no title": (GOOD.replace("=====\n", ""), "does not begin with a title"),
@@ -71,6 +85,7 @@ BAD = {
         GOOD.replace('# ///\n"""', '# [tool.recipe.metrics]\n# call_ms = 3\n# ///\n"""'),
         'must be a table of name = "a few words"',
     ),
+    "a marker without a meaning": (GOOD.replace("torch>=2.11", "torch; sys_platform ~= 'a'"), "bad dependency"),
     "wrong type": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# order = "1"\n# ///\n"""'), "must be a whole number"),
     "no time": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# time_limit_s = 0\n# ///\n"""'), "more than 0"),
     "data elsewhere": (GOOD.replace('# ///\n"""', '# [tool.recipe]\n# data = ["../a"]\n# ///\n"""'), "outside"),
