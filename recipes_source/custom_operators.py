@@ -36,6 +36,7 @@ A call that the compiler cannot follow breaks the graph and may lose its gradien
 **What you need:** PyTorch 2.11 or later and SciPy. The page runs on a GPU if there is one, else on the CPU.
 """
 
+import textwrap
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -95,7 +96,8 @@ assert plain_graphs > 1, "a plain call of SciPy breaks the graph"
 
 # %%
 # The result is right, as TorchDynamo leaves to Python what it cannot follow. It followed SciPy's Python code as far as
-# it could, so there are more than the two graphs that you may expect. (The backend ``"eager"`` captures and compiles
+# it could, so there are more than the two graphs that you may expect. The warning names the remedy of this page, a
+# custom operator. (The backend ``"eager"`` captures and compiles
 # nothing, so this is quick.)
 #
 # The gradient is another matter. NumPy does not know of gradients, so the call needs ``detach()``. The other path
@@ -142,7 +144,10 @@ def _(x):
 
 
 def show_graph(gm, example_inputs):
-    rows = [[node.op, str(node.target)] for node in gm.graph.nodes]
+    rows = [
+        [node.op, getattr(node.target, "__name__", node.target)]
+        for node in gm.graph.nodes
+    ]
     print(tabulate(rows, headers=["node", "target"]))
     return gm.forward
 
@@ -176,7 +181,7 @@ def show_faults(found):
     for name, problems in found.items():
         print(f"{name}: {'no fault' if not problems else ''}")
         for test, message in problems:
-            print(f"  {test}: {message}")
+            print(textwrap.fill(f"{test}: {message}", 80, initial_indent="  "))
 
 
 inputs = {
@@ -236,7 +241,8 @@ idct = transform_operator("idct", scipy.fft.idct)
 try:
     gradient(partial(layer, dct))
 except RuntimeError as error:
-    print(f"before register_autograd: {type(error).__name__}: {error}")
+    print("before register_autograd:")
+    print(textwrap.fill(f"{type(error).__name__}: {error}", 80))
 else:
     raise AssertionError("an operator without a formula has no gradient")
 

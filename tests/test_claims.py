@@ -11,7 +11,8 @@ from recipe_runner.render import fold_bookkeeping
 
 
 def test_assertions_that_every_run_reaches_are_claims():
-    block = "assert 1, 'alone'\nfor x in y:\n    assert x, 'in a loop'\nwith z:\n    for x in y:\n        assert x, 'deep'"
+    block = "assert 1, 'alone'\nfor x in y:\n    assert x, 'in a loop'\n"
+    block += "with z:\n    for x in y:\n        assert x, 'deep'"
     assert exact_claims([block, "assert 2, 'second block'"]) == ["alone", "in a loop", "deep", "second block"]
 
 
