@@ -95,7 +95,8 @@ def test_each_run_has_a_room_of_its_own():
     assert text_of(first.outputs[0]) == text_of(second.outputs[0]) == "[]\n"
     folders = {*first.metrics.values(), *second.metrics.values()}
     assert len(folders) == 2 * len(names)
-    assert not list(Path(tempfile.gettempdir()).glob("recipe-run-*/work/left.txt"))
+    rooms = Path(tempfile.gettempdir()).glob("recipe-run-*")
+    assert not [room for room in rooms if (room / "work" / "left.txt").exists()]
 
 
 def test_a_users_settings_stay_outside(monkeypatch, tmp_path: Path):
