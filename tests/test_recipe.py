@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
+from packaging.utils import canonicalize_name
 
-from recipe_runner.recipe import RecipeError, load, load_all, parse_front_matter
+from recipe_runner.recipe import Recipe, RecipeError, load, load_all, parse_front_matter
 
 HEAD = '# /// script\n# requires-python = ">=3.11"\n# dependencies = ["torch>=2.11", "numpy"]\n'
 GOOD = HEAD + '# ///\n"""\nTitle\n=====\n\nSentence.\n"""\nprint(1)\n'
@@ -113,9 +118,26 @@ def test_two_recipes_of_one_name_are_both_refused(tmp_path: Path):
     assert "recipes_source/x.py has the same name" in str(errors["intermediate_source/x.py"])
 
 
+@pytest.mark.parametrize("recipe", load_all(ROOT)[0], ids=lambda recipe: recipe.name)
+def test_a_recipe_declares_what_it_imports(recipe: Recipe):
+    imported = set()
+    for node in ast.walk(ast.parse((ROOT / recipe.path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.partition(".")[0])
+    declared = {canonicalize_name(one.name) for one in recipe.front_matter.dependencies}
+    packages = packages_distributions()
+    missing = {
+        module
+        for module in imported - sys.stdlib_module_names
+        if not declared & {canonicalize_name(package) for package in packages.get(module, [module])}
+    }
+    assert missing == set()
+
+
 def test_the_recipes_of_this_site_are_good():
-    root = Path(__file__).resolve().parent.parent
-    recipes, errors = load_all(root)
+    recipes, errors = load_all(ROOT)
     assert not errors
     # The mission's minimum: a recipe that vanishes must not go unnoticed.
     assert {
