@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
+from recipe_runner.agreement import disagreements
 from recipe_runner.alone import alone_in_clone
 from recipe_runner.build import report
 from recipe_runner.collection import changed_units, identity
@@ -29,6 +31,7 @@ def promote(root: Path, only: str | None = None) -> int:
             try:
                 record = _publishable(root, recipe)
                 _check_against_published(record, results.load(record.run.machine.name, recipe.name))
+                _warn_of_disagreements(root, recipe, results)
                 results.save(record)
                 count += 1
             except RecipeError as problem:
@@ -83,6 +86,16 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise RecipeError("git", "not found, so nothing says what is committed", "Install git") from None
+
+
+def _warn_of_disagreements(root: Path, recipe: Recipe, results: Runs) -> None:
+    """Name what must be the same in the published runs and is not: another version may be the cause, or chance."""
+    try:
+        found = disagreements([recipe], Runs(root / "_build" / "runs"), this_machine().name, results)
+    except RecipeError as problem:  # Another machine's damaged file is no reason to leave this run out.
+        found = [str(problem)]
+    for line in found:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _check_against_published(record: Record, before: Record | None) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import nbformat
@@ -229,41 +228,6 @@ def test_replay_shows_recorded_runs_and_runs_nothing(site: Site):
     replayed = site.command("replay")
     assert (replayed.status, replayed.ran) == (0, []), replayed.output
     assert "first says 42" in site.page("recipes/first") and "first says 42" in str(site.notebook("first"))
-
-
-def test_record_promotes_good_runs_of_committed_code_only(site: Site):
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-        subprocess.run(["git", *identity, *arguments], cwd=site.root, check=True, capture_output=True)
-
-    site.write("recipes_source/loud.py", "import warnings\nwarnings.warn('beware')")
-    site.write("recipes_source/stale.py", "print(1)")
-    site.write("recipes_source/ignored.py", "print(1)", front='data = ["a.csv"]')
-    (site.root / "recipes_source/a.csv").write_text("1")
-    (site.root / ".gitignore").write_text("*.csv\n")
-    git("init", "-q")
-    git("add", "recipes_source", "intermediate_source")
-    git("commit", "-qm", "recipes")
-    site.build(MACHINE="box")
-    stale = site.root / "recipes_source/stale.py"
-    stale.write_text(stale.read_text().replace("print(1)", "print(2)"))
-    git("commit", "-qam", "edit")
-    edited = site.root / "intermediate_source/second.py"
-    edited.write_text(edited.read_text() + "# not committed\n")
-
-    recorded = site.command("record", MACHINE="box")
-    assert recorded.status == 1 and "1 run put into results/box" in recorded.output
-    expected = [
-        "intermediate_source/second.py: has changes that are not committed.",
-        "recipes_source/ignored.py: git ignores recipes_source/a.csv.",
-        "recipes_source/loud.py: shows a warning: loud.py",
-        "recipes_source/stale.py: its run is not current (code: ",
-    ]
-    for line, start in zip(recorded.errors, expected, strict=True):
-        assert line.startswith(f"error: {start}")
-    no_git = site.command("record", MACHINE="box", PATH="")
-    assert (no_git.status, len(no_git.errors)) == (1, 1) and "error: git: not found" in no_git.errors[0]
-    assert [file.name for file in (site.root / "results/box").iterdir()] == ["first.ipynb"]
 
 
 def test_lightning_changes_torch_compile_on_its_own_page_only(site: Site):
