@@ -192,22 +192,30 @@ inputs = {
 first_faults = {name: faults(first_dct, value) for name, value in inputs.items()}
 show_faults(first_faults)
 assert not first_faults["float32"], "the first operator is right for plain float32"
-assert first_faults["float16"] and first_faults["float32, transposed"], (
-    "opcheck finds the wrong type and the wrong strides"
-)
+assert first_faults["float16"], "opcheck finds the wrong type"
 
 # %%
-# Two faults. SciPy computes float16 in float32. And it returns rows one after the other, where ``empty_like`` keeps the
-# strides of a transposed input. Without ``opcheck`` the first user with such an input finds them:
+# There are two faults. SciPy computes float16 in float32. And it returns rows one after the other, where ``empty_like``
+# keeps the strides of a transposed input. (torch 2.11 does not compare strides: there, "no fault" stands above.) The
+# first user with such an input gets an error. Or no error and wrong results, as with float16 under torch 2.11: compiled
+# code reads memory as it was promised.
+
+
+def doubled(x):
+    return first_dct(x * 2) + 1
+
 
 torch.compiler.reset()
 for name in ("float16", "float32, transposed"):
     try:
-        torch.compile(lambda x: first_dct(x * 2) + 1)(inputs[name])
+        result = torch.compile(doubled)(inputs[name])
     except (RuntimeError, AssertionError) as error:
-        print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")
+        print(f"{name}: {type(error).__name__}:")
+        print(textwrap.fill(str(error).splitlines()[0], 80, initial_indent="  "))
     else:
-        raise AssertionError("compiled code checks what the fake function promised")
+        largest = (result - doubled(inputs[name])).abs().max()
+        print(f"{name}: no error, and results differ by up to {largest:.2g}")
+        assert not largest < 0.1, "code that got other memory than promised is wrong"
 
 # %%
 # The second version, with its gradient
