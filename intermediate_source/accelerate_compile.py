@@ -39,6 +39,7 @@ Accelerate compiles a whole model or only its repeated blocks; this page tests f
 under mixed precision and regional compilation. The page runs on a GPU if there is one, else on the CPU.
 """
 
+import copy
 import os
 import subprocess
 import sys
@@ -275,6 +276,7 @@ ways = {
     "full": {"backend": "inductor"},
     "regional": {"backend": "inductor", "use_regional_compilation": True},
 }
+graph_counts = {"full": 1, "regional": 4}  # As counted above.
 
 
 def measure(size, tokens):
@@ -284,11 +286,14 @@ def measure(size, tokens):
     calls, cold_s, errors = {"eager": partial(model, tokens)}, {}, {}
     want = model(tokens)
     for way, options in ways.items():
-        # Both share the weights of `model`, and nothing that is compiled.
-        prepared = accelerator_with(**options).prepare(model)
+        # A copy each: a model that was prepared before comes back uncompiled.
+        before = counters["stats"]["unique_graphs"]
+        prepared = accelerator_with(**options).prepare(copy.deepcopy(model))
         calls[way] = partial(prepared, tokens)
         with fresh_cache():
             cold_s[way] = seconds(calls[way])
+        captured = counters["stats"]["unique_graphs"] - before
+        assert captured == graph_counts[way], "what is timed is compiled"
         error = (prepared(tokens) - want).norm() / want.norm()
         assert error < tolerance, "compiled and eager outputs are close"
         errors[way] = error.item()
@@ -319,8 +324,8 @@ print(
 )
 
 # %%
-# A new process pays for its first compilation too, whichever way you choose. So the first call of a script saves the
-# same seconds as in this table, and a smaller share. The picture has the cold start above, the steady state below.
+# A new process also pays for the start-up in the first line, whichever way you choose. Add it to both cold starts: the
+# share that regional compilation saves is then smaller. The picture has the cold start above, the steady state below.
 
 figure, (upper, lower) = plt.subplots(2, figsize=(5.5, 6), layout="constrained")
 labels = [f"{name},\nbatch {batch}" for name, batch in measured]
@@ -558,7 +563,7 @@ assert by_torchrun.count("nn.Sequential: 0 graphs") == 2, (
 #
 # 1. *Comparable performance*: at the larger model, regional is at most a tenth slower than full.
 # 2. *Faster compilation*: the regional cold start is shorter, in all four cases.
-# 3. *Batch size*: at the larger batch, full and regional differ by at most a twentieth, at both models.
+# 3. *Batch size*: full and regional differ less at the larger batch, at both models.
 # 4. *Model size*: the larger model saves more seconds of cold start, at both batch sizes.
 # 5. *Practical application*: the first training step of the larger model is shorter with regional compilation.
 
@@ -583,8 +588,8 @@ claims = {
     "faster compilation, in all four cases": all(
         saved_s(*case) > 0 for case in measured
     ),
-    "full and regional hardly differ at the larger batch": all(
-        max(slower_x(name, many), 1 / slower_x(name, many)) <= 1.05
+    "full and regional differ less at the larger batch": all(
+        abs(slower_x(name, many) - 1) < abs(slower_x(name, few) - 1)
         for name in (small_name, large_name)
     ),
     "the larger model saves more seconds of cold start": all(
@@ -599,8 +604,16 @@ for name, batch in measured:
         f"{name}, batch {batch}: regional ÷ full {slower_x(name, batch):.2f} in steady "
         f"state; saves {saved_s(name, batch):.1f} s of cold start"
     )
+    lost_ms = measured[name, batch]["regional"][1] - measured[name, batch]["full"][1]
+    if lost_ms > 0:
+        calls = saved_s(name, batch) * 1e3 / lost_ms
+        print(f"  full compilation has caught up after {calls:,.0f} calls")
 
 # %%
+# Where regional compilation is slower in steady state, it costs time in each call. A graph that ends at each block
+# cannot fuse the end of one block with the start of the next, or plan memory for both, and each block checks its guards
+# in Python. This page does not measure which of these it was. After the printed number of calls, full compilation wins.
+#
 # What this run showed
 # --------------------
 #

@@ -5,7 +5,7 @@
 # [tool.recipe]
 # order = 50
 # tags = ["training", "graph breaks", "recompilation", "modes", "distributed"]
-# see_also = ["changing_sizes", "compiling_optimizer", "accelerate_compile"]
+# see_also = ["changing_sizes", "regional_compilation", "compiling_optimizer", "accelerate_compile"]
 # time_limit_s = 600
 # # The recompile limit speaks up; max-autotune warns under torch 2.11.
 # expected_warnings = ["torch/_dynamo/convert_frame.py", "TypedStorage is deprecated"]
@@ -140,6 +140,26 @@ print("a name in the checkpoint:", next(iter(compiled.state_dict())))
 # Fabric's own wrapper stays outside, and is not compiled. With a precision such as ``"bf16-mixed"`` it casts inputs and
 # outputs. Checkpoints need no change: Fabric leaves the compiler's wrapper out of the names.
 #
+# Why before ``setup``? The other order works too, and nothing warns. But then the compiler also gets Fabric's wrapper,
+# which changes the precision. The backend ``"eager"`` captures graphs and generates no code, so it is quick.
+
+mixed = L.Fabric(devices=1, precision="bf16-mixed")
+order_graphs = {}
+for order, make in [
+    ("before setup", lambda: mixed.setup(torch.compile(Net(), backend="eager"))),
+    ("after setup", lambda: torch.compile(mixed.setup(Net()), backend="eager")),
+]:
+    torch.compiler.reset()
+    counters.clear()
+    make()(torch.randn(batch, width, device=device))
+    order_graphs[order] = counters["stats"]["unique_graphs"]
+    print(f"compiled {order}, bf16-mixed: {order_graphs[order]} graphs")
+assert order_graphs["before setup"] == 1, (
+    "compiled before setup, the model is one graph"
+)
+assert order_graphs["after setup"] > 1, "compiled after setup, the graph is broken"
+
+# %%
 # Eager against compiled
 # ----------------------
 #
@@ -256,7 +276,6 @@ breaks_before = count_breaks(ProtectedNet().to(device))
 print(f"graph breaks: {breaks_before}\n")
 assert breaks_before == 1, "the branch breaks the graph once"
 
-# The backend "eager" captures graphs and generates no code, so it is quick.
 strict = fabric.setup(torch.compile(ProtectedNet(), backend="eager", fullgraph=True))
 try:
     strict(inputs)
@@ -340,12 +359,12 @@ class WarmupFixed(Scaled):
         return super().forward(x) * torch.clamp(self.calls / 100, max=1)
 
 
-def recompilations(run, model_class=Scaled, set_up=fabric.setup, **compile_kwargs):
+def recompilations(run, model_class=Scaled, **compile_kwargs):
     """How often the model compiles again while `run(model)` calls it."""
     torch.compiler.reset()
     counters.clear()
     model = model_class()
-    run(set_up(torch.compile(model, backend="eager", **compile_kwargs)))
+    run(fabric.setup(torch.compile(model, backend="eager", **compile_kwargs)))
     return counters["stats"]["unique_graphs"] - 1
 
 
@@ -371,34 +390,24 @@ def marked(model):
     call_with_each([first, *sizes[1:]])(model)
 
 
-def recompilations_in_bf16():
-    """As `marked`, while Fabric keeps the model in bfloat16 and casts each input."""
-    bf16 = L.Fabric(devices=1, precision="bf16-true")
-    return recompilations(marked, set_up=bf16.setup)
-
-
 ways = {
     "as it is": recompilations(call_with_each(sizes)),
-    "dynamic=False": recompilations(call_with_each(sizes), dynamic=False),
     "dynamic=True": recompilations(call_with_each(sizes), dynamic=True),
     "mark_dynamic": recompilations(marked),
-    'mark_dynamic, precision="bf16-true"': recompilations_in_bf16(),
     "drop_last=True, no evaluation": recompilations(call_with_each(batches(True))),
 }
 print(tabulate(ways.items(), headers=["other batch sizes", "recompilations"]))
 assert ways["as it is"] == 1, "the first other size recompiles, with a dynamic size"
-assert ways["dynamic=False"] == 2, "without dynamic shapes every new size recompiles"
 assert ways["dynamic=True"] == ways["mark_dynamic"] == 0, (
     "a size that is dynamic from the start never recompiles"
 )
-assert ways['mark_dynamic, precision="bf16-true"'] == 1, "a cast input loses its mark"
 assert ways["drop_last=True, no evaluation"] == 0, "one size needs one graph"
 
 # %%
 # As it is, PyTorch recompiles once, and takes the dimension that changed as dynamic from then on. ``drop_last=True`` in
 # the data loader keeps the fixed size, which may be the faster code; it drops a few samples from each epoch.
-# ``mark_dynamic`` names one dimension; ``dynamic=True`` takes as many as it can. Under ``precision="bf16-true"`` Fabric
-# casts each input, which makes a new tensor, and the mark is lost: cast the tensor before you mark it.
+# ``mark_dynamic`` names one dimension; ``dynamic=True`` takes as many as it can. The page on inputs that change their
+# size says more.
 #
 # A Python number is compiled in as a constant. When a number that is an *argument* changes, PyTorch recompiles once and
 # takes it as dynamic. A number that the *model keeps* stays a constant: each new value recompiles.
@@ -421,7 +430,6 @@ def ten_calls(model):
 
 numbers = {
     "argument, float": recompilations(with_floats),
-    "argument, float, dynamic=False": recompilations(with_floats, dynamic=False),
     "argument, tensor": recompilations(with_tensors),
     "attribute, tensor (10 calls)": recompilations(ten_calls, WarmupFixed),
 }
@@ -430,7 +438,6 @@ numbers["attribute, int (10 calls)"] = recompilations(ten_calls, Warmup)
 print(tabulate(numbers.items(), headers=["a number that changes", "recompilations"]))
 print(f"graphs allowed for one function: {limit}")
 assert numbers["argument, float"] == 1, "a float recompiles once, then it is dynamic"
-assert numbers["argument, float, dynamic=False"] == len(factors) - 1
 assert numbers["argument, tensor"] == numbers["attribute, tensor (10 calls)"] == 0
 assert numbers["attribute, int (10 calls)"] == limit - 1, (
     "an int of the model recompiles until the limit"
@@ -522,9 +529,9 @@ else:
     raise AssertionError("mode and options together are refused")
 
 # %%
-# Do they make a difference here? The table has the time of the first call and the steady state, timed in turns with
-# eager mode. The last column says which earlier row got the *same generated code*, compared line by line. Rows with the
-# same code do the same work.
+# Do they make a difference here? The table has the time of the first call and the steady state, all rows timed in
+# turns. The last column says which earlier row got the *same generated code*, compared line by line. Rows with the same
+# code do the same work: what they differ by is noise.
 
 
 def generated_code(model):
@@ -542,9 +549,8 @@ choices = {
         "options": torch._inductor.list_mode_options("reduce-overhead")
     },
     'mode="max-autotune-no-cudagraphs"': {"mode": "max-autotune-no-cudagraphs"},
-    'options={"epilogue_fusion": False}': {"options": {"epilogue_fusion": False}},
 }
-table, codes = [], {}
+models, first_s, codes = {}, {}, {}
 # On a GPU, autotuning prints a table for each product, and tries what does not fit.
 quiet = torch._inductor.config.patch(
     autotune_num_choices_displayed=0,
@@ -554,20 +560,22 @@ quiet = torch._inductor.config.patch(
 with torch.no_grad(), quiet:
     plain = fabric.setup(Net())
     for name, compile_kwargs in choices.items():
-        torch.compiler.reset()
-        model = fabric.setup(torch.compile(plain.module, **compile_kwargs))
+        models[name] = fabric.setup(torch.compile(plain.module, **compile_kwargs))
         with fresh_cache():
             start = clock()
-            codes[name] = generated_code(model)
-            first_s = clock() - start
-        # Under CUDA graphs the first calls after compilation record the graph.
+            codes[name] = generated_code(models[name])
+            first_s[name] = clock() - start
+    # To get its code, the compiler forgot each model before the next. Once more all of
+    # them, and twice: under CUDA graphs the call after compilation records the graph.
+    for model in [*models.values(), *models.values()]:
         torch.testing.assert_close(model(inputs), plain(inputs), rtol=1e-2, atol=1e-2)
-        model(inputs)
-        same = next(other for other in codes if codes[other] == codes[name])
-        steady = in_turns_ms(partial(plain, inputs), partial(model, inputs))
-        (plain_ms, _), (ms, iqr_ms) = steady
-        same = "" if same == name else same
-        table.append([name, first_s, ms, iqr_ms, plain_ms / ms, same])
+    calls = [partial(model, inputs) for model in (plain, *models.values())]
+    (plain_ms, plain_iqr_ms), *steady = in_turns_ms(*calls)
+table = [["eager", None, plain_ms, plain_iqr_ms, 1.0, ""]]
+for name, (ms, iqr_ms) in zip(models, steady, strict=True):
+    same = next(other for other in codes if codes[other] == codes[name])
+    same = "" if same == name else same
+    table.append([name, first_s[name], ms, iqr_ms, plain_ms / ms, same])
 print(
     tabulate(
         table,
@@ -586,13 +594,22 @@ assert codes["the same as options"] == codes['mode="reduce-overhead"'], (
     "a mode and its options generate the same code"
 )
 
-# %%
-# Rows with the same code can differ only by noise: compare the other differences with that one first.
-# ``"max-autotune"`` is ``"reduce-overhead"`` and ``"max-autotune-no-cudagraphs"`` together. It is left out, as it can
-# take minutes on a GPU. The picture shows the column "eager ÷ this".
+by_code = {}
+for name, *_, eager_over_this, same in table[1:]:
+    by_code.setdefault(same or name, []).append(eager_over_this)
+noise_x = max(max(values) / min(values) for values in by_code.values())
+print(f"\nrows with the same code differ by up to {noise_x:.2f} times: that is noise")
 
-figure, axes = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
-bars = axes.barh([row[0] for row in table], [row[4] for row in table])
+# %%
+# On a CPU there are no CUDA graphs: if the code of ``"reduce-overhead"`` differs there, it is not for that gain. And
+# autotuning of matrix products on a CPU needs weights that are constants: in inference, try ``options={"max_autotune":
+# True, "freezing": True}``. On a GPU the modes matter more. ``"max-autotune"`` is ``"reduce-overhead"`` and
+# ``"max-autotune-no-cudagraphs"`` together. It is left out, as it can take minutes on a GPU. The picture has the rows
+# whose code differs.
+
+figure, axes = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
+shown = [row for row in table[1:] if not row[5]]
+bars = axes.barh([row[0] for row in shown], [row[4] for row in shown], 0.6)
 axes.bar_label(bars, fmt="%.2f×", label_type="center", color="white")
 axes.axvline(1, color="tab:red", linestyle="--", label="as fast as eager")
 axes.invert_yaxis()
@@ -607,8 +624,8 @@ plt.show()
 #
 # DDP copies the model to each process; FSDP2 (``fully_shard``) gives each process a part of it. Both need processes of
 # their own. So we write scripts into a temporary folder and launch each as you would, with ``torchrun``, in two
-# processes: on two GPUs with NCCL if there are two, else on the CPU with gloo. This first file is what the scripts
-# share.
+# processes: on two GPUs with NCCL if there are two, else on the CPU with gloo. Both check losses; the first one prints.
+# This first file is what the scripts share.
 
 common = """
 import lightning as L
@@ -667,10 +684,8 @@ def train_step(fabric, model, x):
 
 
 def say(fabric, text):
-    for rank in range(fabric.world_size):  # One rank after the other.
-        if rank == fabric.global_rank:
-            print(f"[rank {rank}] {text}", flush=True)
-        fabric.barrier()
+    if fabric.global_rank == 0:
+        print(text, flush=True)
 
 
 def wrappers(module):
@@ -767,7 +782,7 @@ for reapply in (True, False):
     model = torch.compile(make_model())
     models[reapply] = fabric.setup(model, _reapply_compile=reapply)
     with fresh_cache():
-        say(fabric, f"{reapply=}: first step {step_s(models[reapply]):.1f} s")
+        step_s(models[reapply])  # Compiles. The second setting finds the same graphs.
 
 seconds = [[step_s(model) for model in models.values()] for _ in range(60)]
 quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
@@ -798,21 +813,19 @@ no_reapply_ms, no_reapply_iqr_ms = ddp["ms False"]
 # - **The graphs.** One graph would have to finish its whole backward pass before the first gradient leaves. So PyTorch
 #   ends a graph where a bucket is full (``optimize_ddp``), and sends this bucket while the next graph runs. It does so
 #   whichever wrapper is outside. Without it there are fewer graphs, and nothing is sent while they run.
-# - **The steady time.** Where the second first step takes no time, the graphs are those of the first setting, reused.
-#   So expect the same speed. The two take turns, so that noise hits both. Keep the default, unless compiling over DDP
-#   gives an error.
-# - **A plain nn.Sequential** is not compiled at all by default, and nothing says so. TorchDynamo follows DDP's
-#   ``forward`` to the model's, and leaves ``forward`` methods that belong to PyTorch itself alone. A class of your own
-#   around it, or ``_reapply_compile=False``, helps.
-# - **Checkpoints.** With ``_reapply_compile=False``, ``model.state_dict()`` has the compiler's ``_orig_mod`` in its
-#   names. ``fabric.save`` leaves it out.
+# - **The steady time.** Both settings run the same graphs, so only the order of the wrappers can make a difference. The
+#   two take turns, so that noise hits both. Keep the default, unless compiling over DDP gives an error or leaves your
+#   model uncompiled.
+# - **A plain nn.Sequential** is not compiled at all by default, and nothing says so: inside DDP, only a ``forward`` of
+#   your own starts a graph. A class of your own around it, or ``_reapply_compile=False``, helps.
 #
 # FSDP2: compile each block, then shard it
 # ----------------------------------------
 #
 # ``fully_shard`` leaves each rank a part of each weight, and collects a block's weights shortly before the block runs.
-# So the block is the right region to compile. Here is the same model with plain PyTorch, then with Fabric's strategy
-# for it, ``ModelParallelStrategy``, which calls a function of yours.
+# So the block is the right region to compile. Fabric's strategy for it, ``ModelParallelStrategy``, calls a function of
+# yours that shards the model. We count the graphs, and do not time them: with a small model on one machine, the
+# exchange between the processes would decide.
 
 fsdp_script = """
 import json
@@ -821,7 +834,6 @@ import lightning as L
 import torch
 from common import *
 from lightning.fabric.strategies import ModelParallelStrategy
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 
@@ -841,51 +853,30 @@ strategy = ModelParallelStrategy(
 fabric = L.Fabric(**place, strategy=strategy)
 fabric.launch()
 x = make_data(fabric)
-eager = make_model().to(fabric.device)
-want = eager(x).square().mean()
+want = make_model().to(fabric.device)(x).square().mean()
 
-mesh = init_device_mesh(fabric.device.type, (2,), mesh_dim_names=("data_parallel",))
-model = compile_and_shard(make_model().to(fabric.device), mesh)
-loss = model(x).square().mean()
-loss.backward()
-torch.testing.assert_close(loss, want)
-weight = model.stem.weight
-whole, local = tuple(weight.shape), tuple(weight.to_local().shape)
-say(fabric, f"plain: {len(graphs)} graph for 3 blocks; holds {local} of weight {whole}")
-results = {"plain": len(graphs)}
-
-torch.compiler.reset()
-graphs.clear()
 model = fabric.setup_module(make_model())
+weight = next(model.parameters())
+whole, local = tuple(weight.shape), tuple(weight.to_local().shape)
+say(fabric, f"each process holds {local} of a weight of {whole}")
 # Sharding replaces the parameters, so the optimizer comes after it.
 optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), lr=1e-3))
 torch.testing.assert_close(train_step(fabric, model, x), want)
 optimizer.step()
 assert train_step(fabric, model, x) < want
-say(fabric, f"through Fabric: {len(graphs)} graph, {wrappers(model)}")
-results["through Fabric"] = len(graphs)
+say(fabric, f"graphs for 3 blocks: {len(graphs)}; {wrappers(model)}")
 
 if fabric.global_rank == 0:
     with open("results.json", "w") as file:
-        json.dump(results, file)
+        json.dump({"graphs": len(graphs)}, file)
 """
 fsdp = launch(fsdp_script)
-assert fsdp["plain"] == fsdp["through Fabric"] == 1, (
-    "all sharded blocks share one graph"
-)
+assert fsdp["graphs"] == 1, "all sharded blocks share one graph"
 
 # %%
-# The sharded blocks share one graph, because they share their code. Fabric's older strategy, ``strategy="fsdp"``, is
-# for GPUs only:
-
-try:
-    L.Fabric(accelerator="cpu", devices=1, strategy="fsdp")
-except ValueError as error:
-    print(f"ValueError: {error}")
-else:
-    raise AssertionError("Fabric refuses its FSDP strategy on the CPU")
-
-# %%
+# The sharded blocks share one graph, because they share their code. What collects the weights stays outside it.
+# Fabric's older strategy, ``strategy="fsdp"``, is for GPUs only, and not on this page.
+#
 # A trap: compiled before Lightning was imported
 # ----------------------------------------------
 #
@@ -958,13 +949,14 @@ metrics = {
     "ddp_no_reapply_iqr_ms": no_reapply_iqr_ms,
     "ddp_graphs_count": ddp["graphs True ddp_optimizer"],
 }
-default_speedup = table[0][4]
+default_speedup = table[1][4]
 # Rows with the same code as an earlier one do not count.
-best_speedup, best = max((row[4], row[0]) for row in table if not row[5])
+best_speedup, best = max((row[4], row[0]) for row in table[1:] if not row[5])
 claims = {
     "a compiled training step is faster than an eager one": speedup > 1,
-    "some mode or option is at least a tenth faster than the default": best_speedup
-    > 1.1 * default_speedup,
+    "some mode or option is faster than the default, by more than a tenth and the noise": (
+        best_speedup > default_speedup * max(1.1, noise_x)
+    ),
     "compiling over DDP or under it differs by less than a tenth": (
         max(reapply_ms, no_reapply_ms) < 1.1 * min(reapply_ms, no_reapply_ms)
     ),
@@ -976,7 +968,7 @@ print(
 )
 print(
     f"fastest code of the options: {best}, {best_speedup:.2f} times as fast as eager; "
-    f"default {default_speedup:.2f} times"
+    f"default {default_speedup:.2f} times; noise {noise_x:.2f} times"
 )
 print(f"one recompilation took {recompile_s:.1f} s here")
 print(
@@ -990,6 +982,10 @@ for sentence, held in claims.items():
 # **When not to do this.** A model that spends its time in large matrix products gains little: they are as fast in eager
 # mode. A script whose shapes change at every step should first fix that. A short experiment may end before the first
 # call is repaid.
+#
+# **Not on this page:** gradient accumulation (``fabric.no_backward_sync``), CUDA graphs in training
+# (``torch.compiler.cudagraph_mark_step_begin``), and ``fabric.init_module``. Compiling each block of a model that is
+# not sharded has a page of its own, on regional compilation.
 #
 # Measured by others, on other machines and models: the `Lightning Fabric guide
 # <https://lightning.ai/docs/fabric/stable/advanced/compile.html>`_ reports InceptionV3 inference at 0.0254 s eager and

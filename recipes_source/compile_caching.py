@@ -68,7 +68,8 @@ print(f"torch {torch.__version__} on {device}")
 #
 # Inductor, the default backend of ``torch.compile``, writes compiled code into a *cache folder* on disk, by default in
 # the temporary folder. ``TORCHINDUCTOR_CACHE_DIR`` names another place. The key of an entry is a hash of the graph, of
-# what the inputs look like, of the settings that matter to the code, of PyTorch's version and of the GPU.
+# what the inputs look like, of the settings that matter to the code, of PyTorch's version and of the GPU. In newer
+# versions of PyTorch, the number of CPU threads is in it too: the last line of the table shows whether it is in yours.
 #
 # Here, in one process, we empty the compiler's memory before each call. So each call looks on disk: a *hit* finds
 # compiled code, a *miss* compiles, a *bypass* does not look, because the graph cannot be kept.
@@ -145,7 +146,7 @@ assert not hits & {
 # %%
 # Weights are inputs of the graph, so a newly trained checkpoint finds the code of the old one. Look at the last line
 # before you build on one machine and run on another. If it is a miss, a container with another number of cores compiles
-# again. If it is a hit, code for another number of threads is used.
+# again. If it is a hit, code that was made for another number of threads is used.
 #
 # A program that starts
 # ---------------------
@@ -214,14 +215,19 @@ def report(call):
     first_s = clock() - start
 
     torch.testing.assert_close(output, model(x), rtol=1e-4, atol=1e-4)
-    timer = benchmark.Timer(
-        "call(x)", globals={"call": call, "x": x}, num_threads=torch.get_num_threads()
-    )
-    steady = timer.blocked_autorange(min_run_time=1)
+    timers = [
+        benchmark.Timer(
+            "f(x)", globals={"f": f, "x": x}, num_threads=torch.get_num_threads()
+        )
+        for f in (call, model)
+    ]
+    turns = [[t.blocked_autorange(min_run_time=0.2) for t in timers] for _ in range(5)]
+    steady, in_eager = (benchmark.Measurement.merge(each)[0] for each in zip(*turns))
     found = torch._dynamo.utils.counters["inductor"]
     write(
         first_s=first_s,
         steady_ms=[steady.median * 1e3, steady.iqr * 1e3],
+        eager_ms=[in_eager.median * 1e3, in_eager.iqr * 1e3],
         hits=found["fxgraph_cache_hit"],
         misses=found["fxgraph_cache_miss"],
     )
@@ -415,8 +421,10 @@ else:
 # A package is no entry in the cache, so it has neither hits nor misses. But where the line "empty folder" counts
 # libraries, a compiler ran. When PyTorch loads a package, it compares this machine with the one that built it. For
 # that, it builds tiny libraries that try which vector instructions the C++ compiler knows. Compare the two kinds of
-# lines to see what this costs; a cache folder that is kept avoids it. The reading of the weights is in these times. The
-# other programs had them before the clock started.
+# lines to see what this costs; a cache folder that is kept avoids it. These libraries are also part of what the other
+# ways build in an empty folder. ``TORCHINDUCTOR_VEC_ISA_OK=1`` skips the test and takes the instructions for granted:
+# set it only where you know the CPU. The reading of the weights is in these times. The other programs had them before
+# the clock started.
 #
 # Where there is no compiler
 # --------------------------
@@ -432,18 +440,20 @@ without = {
 if "package" in first:
     without["package"] = run(package_program, "package-alone", compiler=False)
 
+all_starts = {"eager": eager} | first
 print(
     tabulate(
         [
             [
                 label,
-                first[label]["first_s"],
+                start["first_s"],
                 median_s(following[label]) if label in following else None,
-                first[label]["libraries"],
-                *first[label]["steady_ms"],
+                start["libraries"],
+                start["steady_ms"][0],
+                start["eager_ms"][0] / start["steady_ms"][0],
                 without[label].get("error", "runs") if label in without else "",
             ]
-            for label in first
+            for label, start in all_starts.items()
         ],
         headers=[
             "way",
@@ -451,7 +461,7 @@ print(
             "next, s",
             "libraries",
             "later, ms",
-            "IQR",
+            "eager ÷ later",
             "without compiler",
         ],
         floatfmt=("", ".2f", ".2f", "", ".2f", ".2f"),
@@ -459,13 +469,25 @@ print(
 )
 folder.cleanup()
 
+print()
+for label, start in first.items():
+    later_s = start["first_s"] - eager["first_s"]
+    gain_ms = start["eager_ms"][0] - start["steady_ms"][0]
+    if gain_ms > max(start["eager_ms"][1], start["steady_ms"][1]):
+        verdict = f"repaid after {later_s * 1e3 / gain_ms:,.0f} calls"
+    else:
+        verdict = "later calls are not faster than eager by more than the spread"
+    print(f"{label}: starts {later_s:.1f} s after eager; {verdict}")
+
 # %%
 # - **First** and **next** are the starts. **Libraries** counts those that the first start built.
 # - **Without compiler.** On the CPU, ``torch.compile`` asks for a C++ compiler even where it then builds nothing. So
 #   an image that relies on the cache folder or on artifacts needs one. A name in this column is the error that the
 #   process reported.
-# - **Later** calls are the steady state. The interquartile range (IQR) is the spread: half of the measurements lie
-#   within it. The rows were not measured at the same time, so a difference may also be another program's work.
+# - **Later** calls are the steady state. Each process times them in turns with eager mode: above 1 in the next column
+#   is faster than eager. The spread in the lines below is the interquartile range.
+# - **Eager mode starts at once.** The lines below the table say after how many calls each way has repaid its start. If
+#   later calls are not clearly faster than in eager mode, do not carry compiled code: do not compile.
 # - **What may get lost.** Without the cache folder, ``torch.compile`` compiles again in the next process. A package
 #   holds the compiled model itself. Without the folder, it only repeats the test of the vector instructions.
 #

@@ -24,7 +24,7 @@
 Your own operators in compiled code
 ===================================
 
-A call that the compiler cannot follow breaks the graph and may lose its gradient: as a custom operator it does neither.
+A call of a C library breaks the graph, and its gradient is lost unless you declare it: a custom operator keeps both.
 
 **What you will learn**
 
@@ -97,11 +97,10 @@ assert plain_graphs > 1, "a plain call of SciPy breaks the graph"
 # %%
 # The result is right, as TorchDynamo leaves to Python what it cannot follow. It followed SciPy's Python code as far as
 # it could, so there are more than the two graphs that you may expect. The warning names the remedy of this page, a
-# custom operator. (The backend ``"eager"`` captures and compiles
-# nothing, so this is quick.)
+# custom operator. (The backend ``"eager"`` captures graphs and generates no code, so this is quick.)
 #
-# The gradient is another matter. NumPy does not know of gradients, so the call needs ``detach()``. The other path
-# through the layer still has a gradient: no error is raised, and a part is missing.
+# The gradient is another matter, in eager mode too. NumPy does not know of gradients, so the call needs ``detach()``.
+# The other path through the layer still has a gradient: no error is raised, and a part is missing.
 
 
 def gradient(call):
@@ -163,7 +162,7 @@ assert operator_graphs == 1, "with the operator there is one graph"
 # Test the declaration
 # --------------------
 #
-# The compiler believes what you declare. ``torch.library.opcheck`` does not: it runs the operator and compares. Give it
+# The compiler plans with what you declare. ``torch.library.opcheck`` compares it with what the operator does. Give it
 # the inputs that you expect: other types, other strides, with a gradient.
 
 
@@ -218,11 +217,15 @@ for name in ("float16", "float32, transposed"):
         assert not largest < 0.1, "code that got other memory than promised is wrong"
 
 # %%
+# Compiled code checks the type, the sizes and the strides of what comes back, unless ``TORCHINDUCTOR_SIZE_ASSERTS=0``.
+# In a message about strides, each pair is *got == promised*. Nothing checks a change in place: see below.
+#
 # The second version, with its gradient
 # -------------------------------------
 #
 # The function now returns what the fake function promises. The transform is orthogonal, so its gradient is the inverse
-# transform. That is an operator too, because the compiler must find it in the backward graph.
+# transform. That is an operator too, because the compiler must find it in the backward graph. Inside an operator
+# autograd is off, so ``detach()`` is not needed.
 #
 # Without ``register_autograd`` the result counts as differentiable, and the backward pass raises an error. That is
 # safer than the silence above.
@@ -233,8 +236,7 @@ def transform_operator(name, function):
 
     @torch.library.custom_op(f"recipes::{name}", mutates_args=())
     def operator(x: torch.Tensor) -> torch.Tensor:
-        on_cpu = x.detach().cpu().numpy()
-        return torch.from_numpy(function(on_cpu, norm="ortho")).to(x)
+        return torch.from_numpy(function(x.cpu().numpy(), norm="ortho")).to(x)
 
     @operator.register_fake
     def _(x):
@@ -263,6 +265,9 @@ show_faults(dct_faults)
 assert not any(dct_faults.values()), "opcheck finds no fault in the second version"
 
 # %%
+# This formula needs nothing from the forward pass. If yours does, save it with ``register_autograd(backward,
+# setup_context=...)``.
+#
 # ``opcheck`` does not know whether your formula is right. ``gradcheck`` does: it compares with differences of the
 # function, in float64. Then the compiled layer, forward and backward, against the product with the matrix.
 
@@ -395,14 +400,27 @@ axes.set_title(f"Tanh visible to the compiler, or not, {device}")
 plt.show()
 
 # %%
-# Three ways side by side
-# -----------------------
+# The ways side by side
+# ---------------------
 #
 # ``torch.compiler.disable`` is the third way: a graph break, but one that you chose. TorchDynamo does not look into the
 # function, so there are two graphs, one before and one after the call. Use it for what is not arithmetic, such as
-# logging.
+# logging. It does not bring the gradient back. ``torch.autograd.Function`` does, and we combine the two.
+
+
+class WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return scipy_dct(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        on_cpu = grad.cpu().numpy()
+        return torch.from_numpy(scipy.fft.idct(on_cpu, norm="ortho")).to(grad)
+
 
 disabled_graphs, _ = graphs_and_result(torch.compiler.disable(scipy_dct))
+with_gradient = torch.compiler.disable(WithGradient.apply)
 
 
 def fullgraph_accepts(transform):
@@ -416,6 +434,7 @@ def fullgraph_accepts(transform):
 ways = {
     "plain call": (scipy_dct, plain_graphs),
     "torch.compiler.disable": (torch.compiler.disable(scipy_dct), disabled_graphs),
+    "disable, autograd.Function": (with_gradient, graphs_and_result(with_gradient)[0]),
     "custom operator": (dct, operator_graphs),
 }
 accepted = {name: fullgraph_accepts(transform) for name, (transform, _) in ways.items()}
@@ -434,8 +453,11 @@ print(
     )
 )
 assert disabled_graphs == 2, "a disabled call splits the layer into two graphs"
-assert list(accepted.values()) == [False, False, True], (
+assert list(accepted.values()) == [False, False, False, True], (
     "fullgraph=True accepts the operator only"
+)
+assert [error < 1e-4 for error in errors.values()] == [False, False, True, True], (
+    "autograd.Function and the operator have the right gradient"
 )
 
 # %%
