@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,7 +154,7 @@ class Pages:
                 facts = render.facts_rst(records[0], records[0].run.machine.label)
                 cells[0]["source"] += [f"\n**The outputs below:** {facts[0].lower()}{facts[1:]}"]
         if shown is not None:
-            packages = " ".join(f'"{requirement}"' for requirement in shown.recipe.front_matter.dependencies)
+            packages = shlex.join(map(str, shown.recipe.front_matter.dependencies))
             note = f"# To install what this notebook needs, uncomment the next line.\n# %pip install {packages}"
             cells.insert(
                 0, {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": [note]}

@@ -69,9 +69,7 @@ def _passes(folder: Path, recipe: Recipe, times: int) -> dict[int, Record]:
     """The finished runs of a recipe."""
     passes = {}
     for number in range(1, times + 1):
-        runs, machine = Runs(folder / str(number)), this_machine().name
-        record = runs.load(machine, recipe.name, failed=True) or runs.load(machine, recipe.name)
-        if record is not None:
+        if record := Runs(folder / str(number)).newest(this_machine().name, recipe.name):
             passes[number] = record
     return passes
 
