@@ -221,7 +221,7 @@ def beside_eager_ms(call):
     """A round in eager mode and of `call`, in turns: median and IQR in ms of each."""
     before = graphs()
     timers = round_timer(model), round_timer(call)
-    turns = [[t.blocked_autorange(min_run_time=0.2) for t in timers] for _ in range(5)]
+    turns = [[t.blocked_autorange(min_run_time=0.4) for t in timers] for _ in range(5)]
     assert graphs() == before, "nothing compiles while we time"
     merged = [benchmark.Measurement.merge(each)[0] for each in zip(*turns, strict=True)]
     return [(m.median * 1e3, m.iqr * 1e3) for m in merged]
