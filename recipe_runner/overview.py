@@ -21,7 +21,7 @@ def speedups_svg(all_shown: Sequence[Shown]) -> bytes:
     bar = 0.8 / max(1, len(label_of))
     # Without these, each build would write other bytes, and Sphinx would read every page again.
     with matplotlib.rc_context({"svg.hashsalt": "recipe-runner", "font.size": 9}):
-        figure = Figure(figsize=(7.5, 1.2 + len(rows) * max(0.28, 0.2 * len(label_of))), layout="constrained")
+        figure = Figure(figsize=(7.5, 1.2 + len(rows) * max(0.36, 0.2 * len(label_of))), layout="constrained")
         axes = figure.add_subplot()
         for number, (machine, label) in enumerate(label_of.items()):
             values = {n: by_machine[machine] for n, (_, _, by_machine) in enumerate(rows) if machine in by_machine}

@@ -121,8 +121,8 @@ def _rows_of(all_shown: Sequence[Shown], suffix: str, but: str = " ") -> list[li
     for shown, metric, values in metrics_ending(all_shown, suffix):
         if metric.startswith(but):
             continue
-        name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`: {metric_label(metric)}"
-        name += _explanation(shown, metric)
+        name = f":doc:`{shown.recipe.title} </{shown.recipe.page}>`"
+        name += _explanation(shown, metric) or f": {metric_label(metric)}"
         unit = split_unit(metric)[1]
         times = " ×" if unit == "_x" else ""
         rows.append([name, *(_number(values[m], unit) + times if m in values else "" for m in label_of)])

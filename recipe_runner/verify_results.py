@@ -141,7 +141,7 @@ def _ratios(all_shown: Mapping[Recipe, Sequence[Record]], ending: str, but: str 
         for name in _metrics(recipe, shown):
             if name.endswith(ending) and not name.startswith(but):
                 stem, _, unit = name.rpartition("_")
-                cells.append(f"{recipe.title}: {_words(stem)}{_explained(recipe, name)}")
+                cells.append(recipe.title + (_explained(recipe, name) or f": {_words(stem)}"))
                 values = [metrics_of.get(machine, {}).get(name) for machine in label_of]
                 times = " ×" if unit == "x" else ""
                 cells += ["" if value is None else _number(value, unit) + times for value in values]

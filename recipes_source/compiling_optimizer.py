@@ -288,7 +288,7 @@ axes.bar_label(
     bars, [f"{times_us[n][0] / floor_us:.2f} × floor" for n in labels], padding=8
 )
 axes.axvline(floor_us, color="tab:red", linestyle="--", label="memory-bandwidth floor")
-axes.set_xlim(right=1.25 * max(us + iqr / 2 for us, iqr in times_us.values()))
+axes.set_xlim(right=1.4 * max(us + iqr / 2 for us, iqr in times_us.values()))
 axes.invert_yaxis()
 axes.set_xlabel("µs a step; the whisker is the interquartile range (IQR)")
 axes.set_title(f"Adam step of {parameter_count / 1e6:.0f} million parameters, {device}")

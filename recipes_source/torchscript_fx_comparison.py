@@ -253,7 +253,10 @@ for row, tool in enumerate(tools):
             fontsize=9,
         )
 axes.set(xlim=(0, len(cases)), ylim=(len(tools), 0))
-axes.set_xticks([i + 0.48 for i in range(len(cases))], cases.values())
+axes.set_xticks(
+    [i + 0.48 for i in range(len(cases))],
+    [text.replace(": ", ":\n") for text in cases.values()],
+)
 axes.set_yticks([i + 0.46 for i in range(len(tools))], tools)
 axes.tick_params(length=0)
 axes.spines[:].set_visible(False)
