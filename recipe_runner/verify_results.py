@@ -154,9 +154,7 @@ def _claims(shown: Sequence[Record]) -> list[Expected]:
     items = {}
     for sentence in (sentence for record in shown for sentence in _asserted(record.run.blocks)):
         items[f"!{sentence}"] = ", ".join(f"held on {label}" for label in label_of.values())
-    places = _places(shown[0].run.blocks)
-    sentences = sorted((s for record in shown for s in record.run.claims), key=lambda s: places.get(s, len(places)))
-    for sentence in sentences:
+    for sentence in _measured(shown):
         held = {r.run.machine.name: r.run.claims[sentence] for r in shown if sentence in r.run.claims}
         items[f"?{sentence}"] = ", ".join(
             f"{'held' if held[name] else 'did not hold'} on {label_of[name]}" for name in held
@@ -164,13 +162,20 @@ def _claims(shown: Sequence[Record]) -> list[Expected]:
     return [("item", f"{sentence[1:]}: {states}.") for sentence, states in items.items()]
 
 
+def _measured(shown: Sequence[Record]) -> list[str]:
+    """The sentences that a passed run may refute, in the order of the code."""
+    places = _places(shown[0].run.blocks) if shown else {}
+    sentences = dict.fromkeys(sentence for record in shown for sentence in record.run.claims)
+    return sorted(sentences, key=lambda sentence: places.get(sentence, len(places)))
+
+
 def _refuted(all_shown: Mapping[Recipe, Sequence[Record]]) -> list[Expected]:
     """The items of the list of claims that a run refuted."""
     items = []
     for recipe, shown in all_shown.items():
-        for _, text in _claims(shown):
-            sentence, _, states = text.removesuffix(".").rpartition(": ")
-            names = [s.removeprefix("did not hold on ") for s in states.split(", ") if s.startswith("did not hold on ")]
+        label_of = _labels(shown)
+        for sentence in _measured(shown):
+            names = [label_of[r.run.machine.name] for r in shown if not r.run.claims.get(sentence, True)]
             items += [("item", f"{recipe.title}: {sentence} ({', '.join(names)})")] if names else []
     return items
 
