@@ -133,7 +133,7 @@ TAMPERING: dict[str, tuple[Callable[[Site], None], str]] = {
     "a metric, rounded": (lambda s: edit(page(s), "2.00 ×", "2 ×"), "says '2 ×' where its runs say '2.00 ×'"),
     "what a metric is": (
         lambda s: edit(page(s), "time of one ÷", "time ÷"),
-        "says 'speed-up time ÷ time of the other'",
+        "says 'speed-up time ÷ time of the other",
     ),
     "a spread": (
         lambda s: edit(page(s), "IQR 0.10", "IQR 0.01"),
