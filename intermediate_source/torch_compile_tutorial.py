@@ -273,9 +273,11 @@ print(steady_state_table(inference_eager, inference_compiled))
 # A training step is more than a model: forward pass, loss, backward pass, optimizer. We put all of it into one function
 # and compile that. TorchDynamo cannot follow some of it, such as ``loss.backward()``: it leaves that to Python and goes
 # on behind it, in another graph (a *graph break*). The backward pass is compiled all the same, when its forward graph
-# is. We print how many graphs there are and where they end. Two copies of the model start from the same weights, so
-# their first losses must be close. The first call takes longer than in inference: there is a backward pass to compile,
-# and the optimizer works on every parameter.
+# is. We print how many graphs there are, and the reason for each graph break. A reason need not come from your code:
+# PyTorch's own optimizer calls ``torch._dynamo.graph_break()`` around its step, on purpose. These breaks raise no
+# error, and the step is still right. Two copies of the model start from the same weights, so their first losses must be
+# close. The first call takes longer than in inference: there is a backward pass to compile, and the optimizer works on
+# every parameter.
 #
 # The warning concerns a label that the optimizer leaves for the profiler. Compiled code leaves it out.
 
@@ -334,9 +336,10 @@ print(steady_state_table(training_eager, training_compiled))
 # -----------------
 #
 # The first calls cost seconds, each later call saves milliseconds. The break-even is the number of calls after which
-# the saved time has repaid the compilation. We divide what the first two compiled calls took beyond two eager calls by
-# what each later call saves, and add these two calls. A process that compiles nothing else also pays the start-up of
-# the compiler: the second number includes it. With a filled cache on disk both are smaller.
+# the saved time has repaid the compilation. First we take the time of the first two compiled calls, and subtract the
+# time of two eager calls: that is the cost. We divide the cost by the time that each later call saves. Then we add the
+# two calls. A process that compiles nothing else also pays the start-up of the compiler: the second number includes it.
+# With a filled cache on disk both are smaller.
 
 
 def break_even_calls(first_calls_s, eager_ms, compiled_ms, start_up_s=0):
@@ -365,11 +368,13 @@ for kind, first_calls_s, eager, compiled in [
 # Does it depend on the batch size?
 # ---------------------------------
 #
-# The speed-up may depend on the model, the hardware and the batch size. We measure three sizes. By default the second
+# The speed-up may depend on the model, the hardware and the batch size. We measure three sizes. The last printed line
+# says "it depends" if the speed-ups differ by more than a tenth. This limit is rough: it ignores the IQR. If the
+# printed number is near the limit, compare it with the IQRs above. The difference may be noise. By default the second
 # size would be a recompilation, after which TorchDynamo treats the dimension as dynamic. We mark it as dynamic at once,
-# so that one graph can serve all, and print the number of graphs. (A dynamic graph may carry a bound. Beyond it, a size
-# is compiled anew.) It can also be slower than a graph for a fixed shape, and this one uses the default mode, so
-# compare these figures with each other only.
+# so that one graph can serve all, and print the number of graphs. A dynamic graph may have a bound; a size beyond it is
+# compiled again. A dynamic graph can be slower than a graph for a fixed shape. It also uses the default mode here. So
+# compare these figures only with each other.
 
 batch_sizes = (4, 16, 64) if device == "cuda" else (2, 4, 8)
 torch.compiler.reset()
@@ -463,13 +468,17 @@ for sentence, held in claims.items():
 #
 # If compiled code is slower than eager mode for you, look for the cause in this order:
 #
-# 1. **The first calls.** Leave out the first two: they compile, and under ``"reduce-overhead"`` record. 2.
-# **Recompilations and graph breaks.** Run with ``TORCH_LOGS="recompiles,graph_breaks"``. In steady state it must print
-# nothing. Inputs that change their size are the usual cause. 3. **Too little work.** Before compiled code runs, its
-# guards are checked. On small tensors this, and each entry into compiled code, may cost more than fusion saves. Compile
-# a larger part of the program, or leave it in eager mode. On a GPU, try ``mode="reduce-overhead"``. 4. **Nothing to
-# fuse.** Large matrix products and convolutions call the same libraries as in eager mode. 5. **The time is elsewhere.**
-# Where it goes to loading data, a faster model changes nothing: profile first.
+# - **The first calls.** Leave out the first two. They compile, and under ``"reduce-overhead"`` they record.
+# - **Recompilations.** Compiled code is valid under conditions, its *guards*, such as the sizes of the inputs. If a
+#   guard fails, TorchDynamo compiles again: a *recompilation*. Inputs that change their size are the usual cause. Run
+#   with ``TORCH_LOGS="recompiles"``. After the first calls it must print nothing.
+# - **Graph breaks.** Run with ``TORCH_LOGS="graph_breaks"``. It prints each break while the code is compiled, so look
+#   at the first calls. A break costs time in every call.
+# - **Too little work.** Each call checks the guards before compiled code runs. On small tensors this may cost more
+#   than fusion saves. Compile a larger part of the program, or leave it in eager mode. On a GPU, try
+#   ``mode="reduce-overhead"``.
+# - **Nothing to fuse.** Large matrix products and convolutions call the same libraries as in eager mode.
+# - **The time is elsewhere.** If loading data takes the time, a faster model changes nothing. Profile first.
 #
 # **When not to do this.** A program that makes fewer calls than the break-even is better off in eager mode. So is one
 # that keeps recompiling because its inputs change.

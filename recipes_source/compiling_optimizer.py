@@ -29,7 +29,7 @@
 Compiling the optimizer step
 ============================
 
-Put ``optimizer.step()`` into a compiled function, then compare it with its honest rivals: ``foreach`` and ``fused``.
+Put ``optimizer.step()`` into a compiled function, then compare it with PyTorch's own faster variants.
 
 **What you will learn**
 
@@ -144,9 +144,10 @@ for label, (other, optimizer, _) in variants.items():
 # --------------------
 #
 # Adam divides by corrections that depend on the number of steps, such as ``1 - 0.9 ** step``. In eager mode Python
-# computes them, once a step. TorchDynamo traces the optimizer as with ``capturable=True``: there the number of steps is
-# a tensor, and its powers are part of the graph. The compiler puts them into the loop over the parameters. We look for
-# them in the generated code.
+# computes them as plain numbers: in each step, once for each parameter tensor. TorchDynamo traces the optimizer as with
+# ``capturable=True``: there the number of steps is a tensor, and its powers are part of the graph. The compiler puts
+# them into the loop over the parameters. We look for them in the generated code, which is C++ on a CPU and Triton on a
+# GPU. ``pow`` is a power. Where it stands in the loop, it is computed again and again with the same result.
 
 _, sources = run_and_get_code(variants["compiled"][2])
 code = [line.strip() for source in sources for line in source.splitlines()]
@@ -156,7 +157,9 @@ print("\n".join(powers[:2]))
 
 # %%
 # So we also write the update ourselves, for comparison. It computes the two corrections once a step and hands them to
-# compiled code as tensors. It is the same arithmetic, in another order.
+# compiled code as tensors. It is the same arithmetic, in another order. It also leaves out what an optimizer object
+# does around the step, such as parameter groups and hooks. So the comparison below shows the effect of both together.
+# The powers in the generated code are the likely main cause.
 
 
 def make_own_step(lr=0.01, beta1=0.9, beta2=0.999, eps=1e-8):
@@ -198,8 +201,9 @@ print("own update: parameters agree with eager after five steps")
 #
 # A step must move seven times the parameters' bytes: four read and three written. How fast memory moves on this machine
 # is measured here, in two ways, and the faster counts: a copy, and an addition in place. A processor that copies may
-# have to read the target too before it writes it: three transfers, where we count two. That explains a factor of 1.5
-# between the two, not more. The floor is an estimate. A step can be below it where part of the data stays in the
+# have to read the target too before it writes it: three transfers, where we count two. That explains a factor of up to
+# 1.5 between the two. If the printed numbers differ by more, there is another cause too. This page does not look for
+# it: it takes the faster one. The floor is an estimate. A step can be below it where part of the data stays in the
 # processor's caches, or where it reads and writes in a better order.
 #
 # The copy, the addition and all steps are timed in turns: if other programs use the memory for some seconds, all are

@@ -13,7 +13,7 @@
 # plain_graphs_count = "graphs of the layer with a plain call of SciPy"
 # disabled_graphs_count = "graphs of the layer with the call under torch.compiler.disable"
 # operator_graphs_count = "graphs of the layer with the custom operator"
-# faults_found_count = "wrong operators on this page that opcheck finds"
+# faults_found_count = "wrong cases on this page that opcheck finds, each an operator with one input"
 # eager_ms = "pointwise function in eager mode, median"
 # opaque_ms = "pointwise function compiled, its tanh inside a custom operator, median"
 # fused_ms = "pointwise function compiled, all of it visible to the compiler, median"
@@ -55,8 +55,11 @@ print(f"torch {torch.__version__} on {device}")
 # A call that cannot be followed
 # ------------------------------
 #
-# PyTorch has no discrete cosine transform, SciPy has one, written in C++. The layer below calls it. To have something
-# to compare with, we also write the transform as a product with a matrix: slower, but plain PyTorch.
+# TorchDynamo, the front end of ``torch.compile``, records tensor operations in a *graph*, which the compiler then turns
+# into code. Where it meets a call that it cannot follow, it ends the graph, lets Python make the call, and starts a new
+# graph after it: a *graph break*. With ``fullgraph=True`` a graph break is an error.  PyTorch has no discrete cosine
+# transform. SciPy has one, written in C++. The layer below calls it. To have something to compare with, we also write
+# the transform as a product with a matrix. That is plain PyTorch; for long rows it needs more arithmetic.
 
 width = 64
 x = torch.randn(8, width, device=device)
@@ -129,7 +132,8 @@ assert plain_gradient_error > 0.01, (
 #
 # - **which arguments the function changes**: ``mutates_args``, here none;
 # - **what comes out**: the *fake* function gets tensors without data and returns one of the same shape, type and
-#   strides as the real result. The type hints become the operator's schema.
+#   strides as the real result. The type hints become the operator's *schema*: its declared arguments, results and
+#   changes in place.
 
 
 @torch.library.custom_op("recipes::first_dct", mutates_args=())
@@ -195,9 +199,9 @@ assert first_faults["float16"], "opcheck finds the wrong type"
 
 # %%
 # There are two faults. SciPy computes float16 in float32. And it returns rows one after the other, where ``empty_like``
-# keeps the strides of a transposed input. (torch 2.11 does not compare strides: there, "no fault" stands above.) The
-# first user with such an input gets an error. Or no error and wrong results, as with float16 under torch 2.11: compiled
-# code reads memory as it was promised.
+# keeps the strides of a transposed input. (torch 2.11 does not compare strides: there, "no fault" stands above.) A user
+# with such an input gets an error, or, in an older torch, wrong results without an error: torch 2.11 does this with
+# float16. Compiled code reads the result as if it had the promised type and strides.
 
 
 def doubled(x):
@@ -217,8 +221,9 @@ for name in ("float16", "float32, transposed"):
         assert not largest < 0.1, "code that got other memory than promised is wrong"
 
 # %%
-# Compiled code checks the type, the sizes and the strides of what comes back, unless ``TORCHINDUCTOR_SIZE_ASSERTS=0``.
-# In a message about strides, each pair is *got == promised*. Nothing checks a change in place: see below.
+# Recent compiled code checks the type, the sizes and the strides of what comes back. (torch 2.11 does not check the
+# type.) ``TORCHINDUCTOR_SIZE_ASSERTS=0`` turns these checks off. In a message about strides, each pair is *got ==
+# promised*. Nothing checks a change in place: see below.
 #
 # The second version, with its gradient
 # -------------------------------------
@@ -268,8 +273,10 @@ assert not any(dct_faults.values()), "opcheck finds no fault in the second versi
 # This formula needs nothing from the forward pass. If yours does, save it with ``register_autograd(backward,
 # setup_context=...)``.
 #
-# ``opcheck`` does not know whether your formula is right. ``gradcheck`` does: it compares with differences of the
-# function, in float64. Then the compiled layer, forward and backward, against the product with the matrix.
+# ``opcheck`` does not know whether your formula is right. ``gradcheck`` does: it changes each input a little and
+# compares the formula with the change of the result, in float64. After that we run the compiled layer forward and
+# backward, and compare its gradient with that of the matrix product. The relative error should be no more than
+# rounding, and there should be one graph.
 
 double = torch.randn(3, 8, dtype=torch.float64, device=device, requires_grad=True)
 assert torch.autograd.gradcheck(dct, double), "the gradient agrees with differences"
@@ -331,7 +338,9 @@ assert in_place_faults["undeclared"] and not in_place_faults["declared"], (
 )
 
 # %%
-# Put ``opcheck`` into the tests of each operator that you write.
+# In the row "undeclared", compiled code left out the call, so the doubling is missing, and no error was raised. With
+# ``mutates_args={"x"}`` the compiler keeps the call. ``opcheck`` finds the fault in its test of the schema. Put
+# ``opcheck`` into the tests of each operator that you write.
 #
 # What an operator costs
 # ----------------------
@@ -400,12 +409,18 @@ axes.set_title(f"Tanh visible to the compiler, or not, {device}")
 plt.show()
 
 # %%
+# Compare the last two rows: their difference is the price of hiding ``tanh``. The compiler can still fuse the
+# operations before and after it. If the difference is not larger than the IQRs, do not trust it.
+#
 # The ways side by side
 # ---------------------
 #
-# ``torch.compiler.disable`` is the third way: a graph break, but one that you chose. TorchDynamo does not look into the
-# function, so there are two graphs, one before and one after the call. Use it for what is not arithmetic, such as
-# logging. It does not bring the gradient back. ``torch.autograd.Function`` does, and we combine the two.
+# You have seen a plain call and a custom operator. ``torch.compiler.disable`` is another way: you choose where the
+# graph breaks. TorchDynamo does not look into the function, so there are two graphs, one before and one after the call.
+# Use it for what is not arithmetic, such as logging. It does not bring the gradient back. ``torch.autograd.Function``
+# does, so the table has a row with both. The column *graphs* counts graphs of the compiled layer. The column
+# *fullgraph=True* says whether the compiler accepts the layer as one graph. The column *right gradient* is checked in
+# eager mode. For the operator, the compiled gradient was checked above.
 
 
 class WithGradient(torch.autograd.Function):

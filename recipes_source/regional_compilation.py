@@ -364,12 +364,15 @@ print(
 )
 
 # %%
+# Compare a difference between two rows with their interquartile ranges (IQR). "Wrapped" and "in place" run the same
+# compiled code, so a small difference between them is noise.
+#
 # What each way does to names and hooks
 # -------------------------------------
 #
-# A checkpoint needs stable names, and many tools add forward hooks to a model that is already compiled. We check
-# whether the names are those of the plain model, so that its checkpoint loads. Then we add a hook to one layer and call
-# the model twice.
+# A checkpoint needs stable names, and many tools add *forward hooks*, functions that PyTorch calls after a module's
+# ``forward``, to a model that is already compiled. We check whether the names are those of the plain model, so that its
+# checkpoint loads. Then we add a hook to one layer and call the model twice.
 
 
 def inspect_variant(model):
@@ -403,7 +406,9 @@ assert inspected["regional, in place"][1:] == inspected["eager"][1:], (
 
 # %%
 # A hook that does not fire raises no error. The graph of the whole model was captured before the hook existed, and for
-# speed TorchDynamo does not check for new hooks. Add hooks before the first call, or compile layers.
+# speed TorchDynamo does not check for new hooks. Add hooks before the first call. If you compile layers, a late hook on
+# a whole layer fires, as the table shows. Do not rely on a late hook on a module inside a compiled layer: TorchDynamo
+# does not check for it either.
 #
 # What this run showed
 # --------------------
