@@ -28,6 +28,9 @@ _LIKE_A_LIST = re.compile(r"([-+*•‣⁃]|\.\.|[(]?(#|[A-Za-z]|[0-9]+|[ivxlcdm
 _CODE = re.compile(r"^\.\. code-block:: Python\n(?:\n|    [^\n]*\n)+", re.MULTILINE)
 _FILLS_METRICS = re.compile(r"^    metrics = ", re.MULTILINE)
 
+#: What only a table or a drawing has: blanks within a line, to put things below each other.
+_COLUMNS = re.compile(r"\S(?: {2,}|\t)\S")
+
 #: All but what a terminal would show: progress bars overwrite their line.
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
 
@@ -40,8 +43,9 @@ def block_rst(outputs: Sequence[dict[str, Any]], save_figure: SaveFigure) -> str
 def _output_rst(output: dict[str, Any], save_figure: SaveFigure) -> str:
     kind = output["output_type"]
     if kind == "stream":
-        classes = "sphx-glr-script-out" + (" recipe-stderr" if output["name"] == "stderr" else "")
-        return _literal(output["text"], "none", classes)
+        text = output["text"]
+        look = " recipe-stderr" if output["name"] == "stderr" else "" if _COLUMNS.search(text) else " recipe-words"
+        return _literal(text, "none", f"sphx-glr-script-out{look}")
     if kind == "error":
         return _literal("\n".join(output["traceback"]), "pytb", "sphx-glr-script-out")
     data, plain = output["data"], output["data"].get("text/plain", "")

@@ -7,7 +7,6 @@ import re
 from conftest import Site
 
 from recipe_runner.claims import exact_claims
-from recipe_runner.render import fold_bookkeeping
 
 
 def test_assertions_that_every_run_reaches_are_claims():
@@ -32,12 +31,3 @@ def test_the_page_of_results_lists_what_did_not_hold(two: Site):
 def test_where_all_holds_the_page_of_results_says_so(site: Site):
     assert site.build(MACHINE="other").status == 0
     assert "Every claim held on every machine." in site.page("results")
-
-
-def test_code_that_fills_metrics_is_folded_and_no_other():
-    code = ".. code-block:: Python\n\n\n    x = 1\n\n    print(x)\n\n\nProse.\n"
-    filling = code.replace("x = 1", "metrics = {'a_s': x}")
-    assert fold_bookkeeping(code) == code
-    folded = fold_bookkeeping(code + filling)
-    assert folded.startswith(code) and folded.count(".. dropdown:: Code") == 1
-    assert "\n       metrics = {'a_s': x}\n" in folded and folded.endswith("\nProse.\n")
