@@ -1,7 +1,7 @@
 """What two good runs of the same code must have in common, on any machine with the same kind of device.
 
-Times differ from run to run. Whether a run passes, what it asserts, which metrics it records and what it counts do not:
-a difference there is a fault of the recipe, or of a package.
+Times differ from run to run. Whether a run passes, which metrics it records and what it counts do not: a difference
+there is a fault of the recipe, or of a package.
 """
 
 from __future__ import annotations

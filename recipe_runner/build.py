@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,18 +51,15 @@ def update_runs(recipes: Sequence[Recipe], runs: Runs, options: Options) -> dict
 
 def _run_now(recipe: Recipe, options: Options, progress: Progress, last_s: float | None) -> Record:
     """Run one recipe. Its key is made of what the run gets, as its files may be edited meanwhile."""
-    with alone_on_machine(progress.waits), tempfile.TemporaryDirectory(prefix="recipe-data-") as folder:
+    with alone_on_machine(progress.waits):
         data = recipe.read_data()
-        files = {name: Path(folder) / str(number) for number, name in enumerate(data)}
-        for name, file in files.items():
-            file.write_bytes(data[name])
         with progress.recipe(recipe.name, last_s):
             done = run(
                 recipe.blocks,
                 name=recipe.name,
                 packages=[requirement.name for requirement in recipe.front_matter.dependencies],
                 time_limit_s=options.time_limit_s or recipe.front_matter.time_limit_s,
-                data=files,
+                data=data,
                 on_block=progress.block,
             )
     progress.done(done.status, done.seconds)
@@ -140,8 +136,20 @@ def build(root: Path, options: Options) -> int:
         problems, machines = bring_up_to_date(root, chosen, runs, options)
         # Not by path: a recipe that failed may also name a page that does not exist.
         problems |= {str(problem): problem for problem in check_collection(root, recipes, runs, machines)}
+        errors |= _unreadable(recipes)  # A data file may have gone meanwhile.
         clean = build_site(root, runs, machines, recipes, errors)
     return report(errors | problems, clean)
+
+
+def _unreadable(recipes: Sequence[Recipe]) -> dict[str, RecipeError]:
+    """The recipes whose data files cannot be read now, by path."""
+    found: dict[str, RecipeError] = {}
+    for recipe in recipes:
+        try:
+            recipe.read_data()
+        except RecipeError as problem:
+            found[recipe.path] = problem
+    return found
 
 
 def run_only(root: Path, options: Options) -> int:

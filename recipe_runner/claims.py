@@ -43,7 +43,8 @@ def _constants(block: str) -> list[ast.Constant]:
 def exact_claims(blocks: Sequence[str]) -> list[str]:
     """The sentences of a recipe's own ``assert condition, "sentence"`` lines: a run that passed has kept them.
 
-    Only those that every run reaches: not in a function, which may never be called, nor in a branch.
+    Only those that every run reaches: not in a function, which may never be called, nor in a branch. The body of a loop
+    counts as reached: whether it is empty is not looked at.
     """
     return [
         node.msg.value

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,7 +153,9 @@ class Pages:
                 facts = render.facts_rst(records[0], records[0].run.machine.label)
                 cells[0]["source"] += [f"\n**The outputs below:** {facts[0].lower()}{facts[1:]}"]
         if shown is not None:
-            packages = shlex.join(map(str, shown.recipe.front_matter.dependencies))
+            # In double quotes, which every system's shell knows.
+            needs = [str(requirement).replace('"', "'") for requirement in shown.recipe.front_matter.dependencies]
+            packages = " ".join(f'"{need}"' for need in needs)
             note = f"# To install what this notebook needs, uncomment the next line.\n# %pip install {packages}"
             cells.insert(
                 0, {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": [note]}

@@ -54,9 +54,12 @@ class Client(NotebookClient):
         if is_error:
             _cut_error(content)
         left = self._left[cell_index]
-        room = max(0, left + ERROR_CAP_BYTES * is_error)
+        room = max(0, left)
         size = sum(len(_encoded(text)) for text in _texts(content))
-        too_much = size > room
+        if is_error and size > left + ERROR_CAP_BYTES:
+            # The error that ends a block comes last: those that a recipe only showed make room for it.
+            outs[:] = [output for output in outs if output["output_type"] != "error"]
+        too_much = size > room and not is_error
         if too_much and is_stream:
             content["text"] = _cut(content["text"], room)
         if is_stream and outs and outs[-1].get("name") == content["name"]:
@@ -119,7 +122,7 @@ async def collect(client: Client) -> dict[str, Any]:
         raise FactsError(f"its metrics and claims did not arrive within {FACTS_LIMIT_S} s") from None
     except CellExecutionError as error:
         line = str(error.evalue).strip().partition("\n")[0][:200]
-        raise FactsError(f"its metrics and claims cannot be read ({error.ename}: {line})") from None
+        raise FactsError(f"what it left, its metrics and claims, cannot be read ({error.ename}: {line})") from None
     finally:
         client.nb.cells.pop()
     facts = next((output["data"][FACTS] for output in cell.outputs if FACTS in output.get("data", {})), None)

@@ -75,7 +75,7 @@ def execute(
     name: str,
     time_limit_s: float,
     memory_limit_bytes: float,
-    data: dict[str, Path],
+    data: dict[str, bytes],
     on_block: Callable[[int, int], None],
 ) -> Execution:
     """Execute `blocks` in a fresh kernel; parameters as in `run.run`. Never raises for what the blocks do."""
@@ -83,9 +83,9 @@ def execute(
         work = room / "work"
         scrub = scrubber({work: ".", room: tempfile.gettempdir()})
         work.mkdir()
-        for target, source in data.items():
+        for target, content in data.items():
             (work / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, work / target)
+            (work / target).write_bytes(content)
         notebook = v4.new_notebook(cells=[v4.new_code_cell(block) for block in blocks])
         session = _Session(notebook, room, run_id, name, (time_limit_s, memory_limit_bytes), on_block)
         asyncio.run(session.run())
@@ -94,7 +94,9 @@ def execute(
         # A stream may have held nothing but what was scrubbed.
         execution.outputs = [[output for output in outputs if output.get("text") != ""] for outputs in scrubbed]
         execution.reason = scrub(execution.reason)
-        execution.facts = _scrubbed_texts(execution.facts, scrub)
+        # What the recipe wrote, and nothing else: the name of a GPU may hold that of the host.
+        for part in {"metrics", "claims"} & execution.facts.keys():
+            execution.facts[part] = _scrubbed_entries(execution.facts[part], scrub)
         return execution
 
 
@@ -230,13 +232,11 @@ class _Session:
             self.end("failed", f"left {len(left)} child process(es) running: {', '.join(left)}")
 
 
-def _scrubbed_texts(value: Any, scrub: Callable[[str], str]) -> Any:
-    """A copy of plain JSON whose texts are scrubbed: a recipe may put a path into the sentence of a claim."""
-    if isinstance(value, dict):
-        return {key: _scrubbed_texts(item, scrub) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_scrubbed_texts(item, scrub) for item in value]
-    return scrub(value) if isinstance(value, str) else value
+def _scrubbed_entries(entries: list[Any] | str, scrub: Callable[[str], str]) -> list[Any] | str:
+    """The entries of a dict, or what is wrong with it, without traces: the sentence of a claim may hold a path."""
+    if isinstance(entries, str):
+        return scrub(entries)
+    return [[scrub(key), kind, scrub(v) if isinstance(v, str) else v] for key, kind, v in entries]
 
 
 def _scrubbed(output: dict[str, Any], scrub: Callable[[str], str]) -> dict[str, Any]:

@@ -13,11 +13,15 @@ import psutil
 MARKER = "RECIPE_RUNNER_RUN"
 
 
-def of_run(run_id: str, kernel: psutil.Process | None) -> set[psutil.Process]:
+def of_run(
+    run_id: str, kernel: psutil.Process | None, others: set[psutil.Process] | None = None
+) -> set[psutil.Process]:
     """All living processes of one run: the kernel, its descendants, and whoever else inherited the marker.
 
-    `kernel` is the process as it was when it started: psutil knows another one that got its number later.
+    `kernel` is the process as it was when it started: psutil knows another one that got its number later. `others`
+    keeps, from call to call, the processes that were found to be none of the run: they are not read again.
     """
+    others = set() if others is None else others
     found = set()
     with contextlib.suppress(psutil.Error):
         if kernel is not None:
@@ -25,8 +29,8 @@ def of_run(run_id: str, kernel: psutil.Process | None) -> set[psutil.Process]:
     for process in psutil.process_iter():
         # Other users' processes cannot be read, and are not ours.
         with contextlib.suppress(psutil.Error):
-            if process not in found and process.environ().get(MARKER) == run_id:
-                found.add(process)
+            if process not in found and process not in others:
+                (found if process.environ().get(MARKER) == run_id else others).add(process)
     return {process for process in found if _lives(process)}
 
 
@@ -73,7 +77,6 @@ class MemoryWatch:
     Resident sizes are added up, so that a page which two processes share counts twice.
     """
 
-    #: A sample takes about 60 µs for each process of the machine: with 100 of them, one per cent of a core.
     INTERVAL_S = 0.5
 
     def __init__(self, run_id: str, kernel: psutil.Process, limit_bytes: float) -> None:
@@ -81,10 +84,11 @@ class MemoryWatch:
         self.exceeded = False
         self._run_id, self._kernel, self._limit_bytes = run_id, kernel, limit_bytes
         self._over = threading.Event()
+        self._others: set[psutil.Process] = set()  # A recipe is timed meanwhile: a sample must cost little.
 
     def _sample(self) -> None:
         total = 0
-        for process in of_run(self._run_id, self._kernel):
+        for process in of_run(self._run_id, self._kernel, self._others):
             with contextlib.suppress(psutil.Error):
                 total += process.memory_info().rss
         self.bytes = max(self.bytes, total)

@@ -27,6 +27,7 @@ _LIKE_A_LIST = re.compile(r"([-+*•‣⁃]|\.\.|[(]?(#|[A-Za-z]|[0-9]+|[ivxlcdm
 #: A block of code as Sphinx-Gallery writes it, and the line that makes it bookkeeping.
 _CODE = re.compile(r"^\.\. code-block:: Python\n(?:\n|    [^\n]*\n)+", re.MULTILINE)
 _FILLS_METRICS = re.compile(r"^    metrics = ", re.MULTILINE)
+_ASSERTS = re.compile(r"^ +assert ", re.MULTILINE)
 
 #: What only a table or a drawing has: blanks within a line, to put things below each other.
 _COLUMNS = re.compile(r"\S(?: {2,}|\t)\S")
@@ -143,10 +144,13 @@ def status_rst(shown: Shown, links: Sequence[tuple[str, str]] = ()) -> str:
 
 
 def fold_bookkeeping(text: str) -> str:
-    """Fold the code that fills ``metrics``: it is for this site, and what it prints is the page's conclusion."""
+    """Fold the code that fills ``metrics``: it is for this site, and what it prints is the page's conclusion.
+
+    Code that also asserts something is part of the lesson, and stays open.
+    """
 
     def fold(block: re.Match[str]) -> str:
-        if not _FILLS_METRICS.search(block.group()):
+        if not _FILLS_METRICS.search(block.group()) or _ASSERTS.search(block.group()):
             return block.group()
         title = "Code: what this site records of the run"
         return f".. dropdown:: {title}\n   :class-container: recipe-fold\n\n{indent(block.group(), '   ')}"

@@ -98,11 +98,9 @@ def results_page_rst(all_shown: Sequence[Shown], figures: Sequence[Figure], toda
 
 
 def headlines_rst(all_shown: Sequence[Shown]) -> str:
-    """The speed-ups for the front page, without those of single batch sizes, and where they come from."""
-    machines = {record.run.machine.label: record.run.machine for shown in all_shown for record in shown.passed}
-    where = f"All outputs of this site come from: {', '.join(map(plain, machines))}." if machines else ""
-    if machines and not any(machine.accelerator for machine in machines.values()):
-        where += " No page has run on a GPU yet."
+    """The speed-ups for the front page, without those of single batch sizes, and whether a GPU made any run."""
+    runs = [record.run for shown in all_shown for record in (*shown.records, *shown.older)]
+    where = "" if any(run.machine.accelerator for run in runs) else "No page has run on a GPU yet."
     return f"{where}\n\n{_table(_rows_of(all_shown, 'speedup_x', but='batch_'))}"
 
 

@@ -11,7 +11,6 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from recipe_runner.machine import Machine, this_machine
@@ -97,7 +96,7 @@ def run(
     packages: Sequence[str] = (),
     time_limit_s: float = 600,
     memory_limit_bytes: float | None = None,
-    data: dict[str, Path] | None = None,
+    data: dict[str, bytes] | None = None,
     on_block: Callable[[int, int], None] = lambda number, count: None,
 ) -> Run:
     """Execute `blocks` one after the other in one fresh kernel of this Python.
@@ -115,7 +114,7 @@ def run(
     memory_limit_bytes
         Resident memory of all its processes together; default four fifths of this machine's.
     data
-        Files for the working directory: name there -> file here.
+        Files for the working directory: name -> content.
     on_block
         Called with (number, count) as each block starts; numbers begin at 1.
 
@@ -171,8 +170,8 @@ def _device_problem(facts: dict[str, Any]) -> str:
     machine, device = this_machine(), facts.get("device", "cpu")
     if machine.accelerator and facts.get("has_cuda") is False:
         return (
-            f"PyTorch cannot use this machine's {machine.accelerator}: its driver is too old, or PyTorch has no CUDA. "
-            "Mend that, or hide the GPU with CUDA_VISIBLE_DEVICES=-1"
+            f"PyTorch cannot use this machine's {machine.accelerator}: its driver is too old, PyTorch has no CUDA, or "
+            "the recipe hides it. Mend that, or hide the GPU with CUDA_VISIBLE_DEVICES=-1"
         )
     if device not in ("cpu", machine.accelerator):
         return (

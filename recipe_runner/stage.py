@@ -20,7 +20,7 @@ def stage(root: Path, source: Path, html: Path, recipes: Sequence[Recipe], error
     for folder in ("", *GALLERIES):
         for file in (root / folder).glob("[!.]*.rst"):  # Not the locks of editors.
             wanted[source / folder / file.name] = file.read_bytes()
-    for recipe in recipes:
+    for recipe in (recipe for recipe in recipes if recipe.path not in errors):
         for name, content in recipe.read_data().items():
             wanted[source / recipe.data_files[name].relative_to(root)] = content
     for file in find(root):

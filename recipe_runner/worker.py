@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,19 +97,16 @@ def run_text(request_json: str) -> str:
         if request["id"] in _requests.taken_back:
             raise TakenBackError
 
-    with alone_on_machine(), tempfile.TemporaryDirectory(prefix="recipe-data-") as folder:
+    with alone_on_machine():
         still_wanted()
         _requests.running = request["id"]
         _forget_nanny()
-        files = {name: Path(folder) / str(number) for number, name in enumerate(data)}
-        for name, file in files.items():
-            file.write_bytes(data[name])
         done = run(
             request["blocks"],
             name=request["name"],
             packages=request["packages"],
             time_limit_s=request["time_limit_s"],
-            data=files,
+            data=data,
             on_block=still_wanted,
         )
     return to_notebook(Record(done, request["path"], key_from(done.blocks, data, done.machine, done.versions)))

@@ -89,10 +89,14 @@ def test_a_data_file_that_is_removed_under_its_run_is_one_line(site: Site):
     data = site.root / "recipes_source/a.csv"
     data.write_text("one")
     site.write("recipes_source/first.py", f"import os\nos.remove({str(data)!r})", front='data = ["a.csv"]')
+    site.write("recipes_source/third.py", "1 / 0")
     built = site.build()
     assert built.status == 1 and "Traceback" not in built.output
-    assert len(built.errors) == 1 and "first.py: a data file cannot be read" in built.errors[0], built.output
-    assert len(site.runs()) == 2, "its run is good and kept"
+    assert len(built.errors) == 2 and any("first.py: a data file cannot be read" in line for line in built.errors)
+    assert any("third.py: block 1 raised ZeroDivisionError" in line for line in built.errors), built.output
+    assert [file.name for file in site.runs() if file.name == "first.ipynb"], "its run is good and kept"
+    assert "second says 1" in site.page("intermediate/second"), "the other pages are built"
+    assert "This page could not be made" in site.page("recipes/first")
 
 
 def test_two_recipes_of_one_name(site: Site):

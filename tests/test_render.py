@@ -12,6 +12,8 @@ def test_code_that_fills_metrics_is_folded_and_no_other():
     filling = code.replace("x = 1", "metrics = {'a_s': x}")
     assert fold_bookkeeping(code) == code
     folded = fold_bookkeeping(code + filling)
+    asserting = filling.replace("print(x)", "assert x")
+    assert fold_bookkeeping(asserting) == asserting
     assert folded.startswith(code) and folded.count(".. dropdown:: Code") == 1
     assert "\n       metrics = {'a_s': x}\n" in folded and folded.endswith("\nProse.\n")
 

@@ -10,11 +10,13 @@ import socket
 import sys
 import sysconfig
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, Site
 
+from recipe_runner.machine import this_machine
 from recipe_runner.run import run
 from recipe_runner.scrub import scrubber
 
@@ -108,6 +110,17 @@ def test_a_run_is_scrubbed():
     assert (done.claims, done.metrics) == ({".": True}, {"./x_ms": 1})
     done = run(["import os\nmetrics = {os.getcwd(): 1}"], name="demo")
     assert done.reason.startswith("metrics['.'] names no unit")
+
+
+def test_the_name_of_the_device_is_not_scrubbed(monkeypatch: pytest.MonkeyPatch):
+    machine = replace(this_machine(), accelerator="Pretend GPU of box1")
+    monkeypatch.setattr("recipe_runner.run.this_machine", lambda: machine)
+    monkeypatch.setattr("socket.gethostname", lambda: "box1")
+    fake = "import sys, types\nyes = lambda: True\ncuda = types.SimpleNamespace(is_available=yes, is_initialized=yes)\n"
+    fake += "cuda.get_device_name, cuda.memory_stats = lambda: 'Pretend GPU of box1', dict\n"
+    done = run([fake + "sys.modules['torch'] = types.SimpleNamespace(cuda=cuda)\nprint('on box1')"], name="demo")
+    assert (done.status, done.device) == ("passed", "Pretend GPU of box1"), done.reason
+    assert "box1" not in str(done.outputs)
 
 
 def test_a_user_whom_the_system_does_not_know(monkeypatch: pytest.MonkeyPatch):

@@ -173,6 +173,7 @@ def with_driver(folder: Path, arguments: list[str], init: str = "return 0;", dev
     subprocess.run([*compiler, "-shared", "-fPIC", "-o", "libcuda.so.1", "driver.cpp"], cwd=folder, check=True)
     (folder / "sitecustomize.py").write_text("print('hello')")
     paths = {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    paths["PYTHONUNBUFFERED"] = "1"  # What it prints and its errors come in order.
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
